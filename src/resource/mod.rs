@@ -1,0 +1,124 @@
+//! Resources: what should be. One file a type: its documentation, questions, diff, shell and tests together.
+//!
+//! A resource never holds a connection. It asks [`Question`]s, compares the [`Answers`] in a pure function,
+//! and for what differs says which shell brings it about. To add a type: one file here, one line in the list below.
+
+use std::time::Duration;
+
+use crate::probe::{Answers, Question, Unanswered};
+
+/// What a comparison came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Converged,
+    Differs(Change),
+    /// Cannot be told before earlier changes are made (a unit whose package is not there yet); the reason.
+    Unknown(String),
+    /// Must not be done; the reason and what to do instead.
+    Refused(String),
+}
+
+/// What differs and the one script that mends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Never empty. Each is a line (or a text diff) of its own in the plan.
+    pub differences: Vec<Difference>,
+    /// POSIX sh, run as root. Must be idempotent: it may run again after a lost connection. It ends with a
+    /// status other than 0 when it did not succeed, and stderr then says why.
+    pub shell: String,
+    pub timeout: Duration,
+    /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
+    pub long: bool,
+}
+
+impl Change {
+    pub fn new(differences: Vec<Difference>, shell: impl Into<String>) -> Self {
+        Self { differences, shell: shell.into(), timeout: Duration::from_secs(120), long: false }
+    }
+
+    /// A long step, with the time it may take.
+    pub fn long(mut self, timeout: Duration) -> Self {
+        self.long = true;
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// One thing that differs, for people and for JSON.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "difference")]
+pub enum Difference {
+    /// `mode: 0600 → 0644`; `before` or `after` is `None` for what is absent.
+    Value { attribute: String, before: Option<String>, after: Option<String> },
+    /// Text, shown as a unified diff.
+    Text { path: String, before: Option<String>, after: Option<String> },
+    /// Something that must not be shown: "differs (secret)".
+    Secret { attribute: String },
+}
+
+impl Difference {
+    pub fn value(attribute: impl Into<String>, before: Option<&str>, after: Option<&str>) -> Self {
+        Self::Value {
+            attribute: attribute.into(),
+            before: before.map(str::to_owned),
+            after: after.map(str::to_owned),
+        }
+    }
+}
+
+/// A thing that should be. `diff` is pure: the same answers give the same verdict.
+pub trait Resource: std::fmt::Debug + Send + Sync {
+    /// What identifies it among those of its type: a path, a name. Shown as `file /etc/hosts`.
+    fn name(&self) -> String;
+
+    fn questions(&self) -> Vec<Question>;
+
+    fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered>;
+
+    /// What is true but worth a line, whether or not anything differs: a live value a container cannot have.
+    fn notes(&self, _seen: &Answers) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is wrong with its fields taken together (`content` and `template` both given), found offline.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Why a table of a role could not become a resource: the field's path (`mode`, `names[2]`) and the reason.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct BuildError {
+    pub path: String,
+    pub message: String,
+}
+
+macro_rules! resource_types {
+    ($($module:ident::$type:ident as $kind:literal;)*) => {
+        /// The names of all types, as they stand in a role's `[[resource]]` tables.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        /// Builds a resource of type `kind` from its table, whose strings are no longer templates.
+        pub fn build(kind: &str, table: toml::Value) -> Result<Box<dyn Resource>, BuildError> {
+            match kind {
+                $($kind => typed::<$module::$type>(table),)*
+                _ => Err(BuildError { path: String::new(), message: format!("unknown resource type `{kind}`") }),
+            }
+        }
+    };
+}
+
+resource_types! {}
+
+#[allow(dead_code)]
+fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
+    table: toml::Value,
+) -> Result<Box<dyn Resource>, BuildError> {
+    let resource: T = serde_path_to_error::deserialize(table).map_err(|e| BuildError {
+        path: e.path().to_string(),
+        message: e.inner().to_string().trim().to_owned(),
+    })?;
+    resource.check().map_err(|message| BuildError { path: String::new(), message })?;
+    Ok(Box::new(resource))
+}

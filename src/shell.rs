@@ -1,0 +1,68 @@
+//! POSIX shell text: the one quoting function, and the envelope every script is sent in.
+
+/// Quotes a word for POSIX sh. The result is always one word, whatever bytes `word` holds;
+/// plain words are left as they are so that a script stays readable.
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Quotes several words and joins them with spaces.
+pub fn quote_all<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
+    words.into_iter().map(|w| quote(w.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
+/// A shell command whose standard output is exactly `bytes`.
+/// The bytes travel inside the script (base64, a here-document), so never through argv or the environment.
+pub fn emit(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+    let mut lines = String::with_capacity(text.len() + text.len() / 76 + 64);
+    for (at, c) in text.char_indices() {
+        if at > 0 && at % 76 == 0 {
+            lines.push('\n');
+        }
+        lines.push(c);
+    }
+    format!("base64 -d <<'DATAHUB_DATA'\n{lines}\nDATAHUB_DATA\n")
+}
+
+/// Wraps a script so that a shell which reads only part of it (a connection that drops) runs none of it.
+pub fn whole_or_nothing(script: &str) -> String {
+    format!("{{\n{script}\nexit $?\n}}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_real_shell() {
+        for word in ["", "plain", "it's", "a b", "$HOME `id` \"x\"", "new\nline", "-n", "*", "\\", "ä€"] {
+            let out = std::process::Command::new("sh")
+                .arg("-c")
+                .arg(format!("printf %s {}", quote(word)))
+                .output()
+                .expect("sh runs");
+            assert_eq!(String::from_utf8_lossy(&out.stdout), word);
+        }
+    }
+
+    #[test]
+    fn bytes_survive_a_here_document() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        let out = std::process::Command::new("sh").arg("-c").arg(emit(&bytes)).output().expect("sh runs");
+        assert_eq!(out.stdout, bytes);
+    }
+
+    #[test]
+    fn half_a_script_does_nothing() {
+        let script = whole_or_nothing("echo ran");
+        let half = &script[..script.len() - 4];
+        let out = std::process::Command::new("sh").arg("-c").arg(half).output().expect("sh runs");
+        assert_eq!(out.stdout, b"");
+    }
+}

@@ -1,0 +1,131 @@
+//! How a script reaches a machine and its output comes back. The only layer that knows connections.
+//!
+//! A script goes to `sh` on standard input, as root; nothing it holds is ever in an argument list.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+pub mod local;
+pub mod scripted;
+pub mod ssh;
+pub mod sudo;
+
+/// At most this much of a script's output is kept; more is an error ([`Error::TooMuch`]), never a hang.
+pub const OUTPUT_LIMIT: usize = 32 * 1024 * 1024;
+
+/// What to run. The text is POSIX sh.
+#[derive(Clone)]
+pub struct Script {
+    pub text: String,
+    /// After this long without an end the step is given up.
+    pub timeout: Duration,
+}
+
+impl Script {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), timeout: Duration::from_secs(120) }
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// What came back. Bytes, not text: a node may print anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status; 128 + signal number for a signal.
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Why a node could not be spoken to. Each says what to do next in `hint`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("cannot reach {address}: {why}")]
+    Unreachable { address: String, why: String },
+    #[error("the host key of {host} has changed: expected {expected}, got {actual}")]
+    HostKeyChanged { host: String, expected: String, actual: String },
+    #[error("the host key of {host} is not known ({fingerprint})")]
+    HostKeyUnknown { host: String, fingerprint: String },
+    #[error("the host key of {host} is revoked")]
+    HostKeyRevoked { host: String },
+    #[error("{user}@{host} refused to log in: tried {tried}")]
+    Authentication { user: String, host: String, tried: String },
+    #[error("{user} may not become root on {host}: {why}")]
+    Sudo { user: String, host: String, why: String },
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the node printed more than {} MiB; it began with {first:?}", OUTPUT_LIMIT / 1024 / 1024)]
+    TooMuch { first: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// Whether the same idempotent step may be tried again over a new connection.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+
+    /// What the person at the keyboard can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreachable { .. } => {
+                "is the machine on, and is `host` right in the inventory? Try: ssh with the same address"
+                    .into()
+            }
+            Self::HostKeyChanged { host, .. } => format!(
+                "if the machine was installed anew, check its key on its own console, then run: ssh-keygen -R {host}; otherwise someone may be listening"
+            ),
+            Self::HostKeyUnknown { host, .. } => format!(
+                "compare the fingerprint on the machine's console, then log in once with ssh {host}, pin `host_key` in the inventory, or set host_keys = \"accept-new\" under [ssh]"
+            ),
+            Self::HostKeyRevoked { .. } => {
+                "the key is marked @revoked in known_hosts: do not log in there".into()
+            }
+            Self::Authentication { .. } => {
+                "load the right key (ssh-add), or set `user` and `identity_file` under [ssh] or the node"
+                    .into()
+            }
+            Self::Sudo { .. } => {
+                "give the user a sudo right (a file in /etc/sudoers.d), or pass --ask-become-pass".into()
+            }
+            Self::Lost(_) => "run again: what was done stays done".into(),
+            Self::Timeout(_) => "see what hangs there: datahub exec --node NAME -- ps axf".into(),
+            Self::TooMuch { .. } => {
+                "a login script may print without end: look at the shell's start-up files".into()
+            }
+            Self::Other(_) => return None,
+        })
+    }
+}
+
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
+
+/// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.
+pub trait Transport: Send + Sync {
+    /// Runs a script as root, its text on standard input, and waits for its end.
+    fn run<'a>(&'a self, script: &'a Script) -> Answer<'a>;
+
+    /// Starts a script as root that lives until the returned guard is dropped or the connection ends, and
+    /// resolves with its first line of output. For locks: the script must end when its input does.
+    fn hold<'a>(
+        &'a self,
+        script: &'a Script,
+    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
+
+    /// Opens a new connection in place of one that was lost.
+    fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+    /// How many scripts have been run: each is one round trip.
+    fn round_trips(&self) -> usize;
+}
+
+/// Keeps a held script alive; dropping it ends the script.
+pub struct Hold(pub Box<dyn std::any::Any + Send>);
