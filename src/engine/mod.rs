@@ -1,3 +1,319 @@
 //! The engine: plans become converged nodes. Emits [`event::Event`]s and never prints.
+//!
+//! The unit of scheduling is (node, role). Nodes run side by side; a node's own roles run in their order, and a
+//! role waits for the roles it names in `after` on every other node. A failure stops only what depends on it.
 
+mod converge;
 pub mod event;
+pub mod record;
+pub mod step;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::probe::Facts;
+use crate::role::NodePlan;
+use crate::transport::{self, Transport};
+use converge::{Run, Stop};
+use event::{Event, Events, Failure, Summary};
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, transport::Error>> + Send>>;
+
+/// Makes a node's plan from its facts.
+pub type Planner = Box<dyn Fn(&Facts) -> Result<NodePlan, Failure> + Send + Sync>;
+
+/// One node of a run.
+pub struct Target {
+    pub node: String,
+    /// For people: where it is reached.
+    pub address: String,
+    pub connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+    /// Checks what the inventory claims against the facts and makes the plan.
+    pub plan: Planner,
+    /// Its roles in order, each with the roles it waits for on other nodes.
+    pub roles: Vec<(String, Vec<String>)>,
+}
+
+/// How far an interrupt goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Interrupt {
+    #[default]
+    None,
+    /// Finish the running step, then stop.
+    AfterStep,
+    Now,
+}
+
+pub struct Options {
+    pub dry_run: bool,
+    /// Nodes worked on at a time; at least 1.
+    pub forks: usize,
+    /// Names this run: part of file names, unique.
+    pub run: String,
+    /// Who runs it: `user@machine`.
+    pub owner: String,
+    pub interrupt: watch::Receiver<Interrupt>,
+    /// Takes known secrets out of what a node printed.
+    pub redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub nodes: usize,
+    /// Changes made, or pending in a dry run; handlers left over from an earlier run count.
+    pub changed: usize,
+    pub unknown: usize,
+    pub failed: usize,
+    pub interrupted: bool,
+}
+
+struct Context {
+    dry_run: bool,
+    run: String,
+    owner: String,
+    interrupt: watch::Receiver<Interrupt>,
+    redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    events: Events,
+}
+
+impl Context {
+    fn interrupt(&self) -> Interrupt {
+        *self.interrupt.borrow()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Done,
+    Failed,
+}
+
+/// The stages of every (node, role), to wait on.
+struct Stages(HashMap<(String, String), watch::Sender<Stage>>);
+
+impl Stages {
+    fn new(targets: &[Target]) -> Self {
+        Self(
+            targets
+                .iter()
+                .flat_map(|t| t.roles.iter().map(|(role, _)| (t.node.clone(), role.clone())))
+                .map(|key| (key, watch::Sender::new(Stage::Open)))
+                .collect(),
+        )
+    }
+
+    fn set(&self, node: &str, role: &str, stage: Stage) {
+        if let Some(sender) = self.0.get(&(node.to_owned(), role.to_owned())) {
+            sender.send_replace(stage);
+        }
+    }
+
+    /// The first other node on which `role` is not done yet; waits for nothing.
+    fn open_elsewhere(&self, node: &str, role: &str) -> Option<String> {
+        let mut nodes: Vec<&String> = self
+            .0
+            .iter()
+            .filter(|((n, r), stage)| n != node && r == role && *stage.borrow() == Stage::Open)
+            .map(|((n, _), _)| n)
+            .collect();
+        nodes.sort();
+        nodes.first().map(|n| (*n).clone())
+    }
+
+    /// Waits until `role` is done on every other node; an error names the node where it failed.
+    async fn wait(&self, node: &str, role: &str) -> Result<(), String> {
+        let mut keys: Vec<_> = self.0.iter().filter(|((n, r), _)| n != node && r == role).collect();
+        keys.sort_by(|a, b| a.0.cmp(b.0));
+        for ((other, _), sender) in keys {
+            let mut receiver = sender.subscribe();
+            let stage = receiver.wait_for(|s| *s != Stage::Open).await.map_or(Stage::Failed, |s| *s);
+            if stage == Stage::Failed {
+                return Err(other.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A circle of waiting among (node, role) pairs, as `node/role` in order; `None` if every pair can be reached.
+pub fn circle(targets: &[Target]) -> Option<Vec<String>> {
+    let mut open: BTreeMap<(usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
+    for (n, target) in targets.iter().enumerate() {
+        for (r, (_, after)) in target.roles.iter().enumerate() {
+            let mut needs: Vec<(usize, usize)> = if r > 0 { vec![(n, r - 1)] } else { Vec::new() };
+            for (m, other) in targets.iter().enumerate().filter(|(m, _)| *m != n) {
+                needs.extend(
+                    other
+                        .roles
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, (name, _))| after.contains(name))
+                        .map(|(i, _)| (m, i)),
+                );
+            }
+            open.insert((n, r), needs);
+        }
+    }
+    let mut done = BTreeSet::new();
+    loop {
+        let ready: Vec<_> = open
+            .iter()
+            .filter(|(_, needs)| needs.iter().all(|n| done.contains(n)))
+            .map(|(k, _)| *k)
+            .collect();
+        if ready.is_empty() {
+            break;
+        }
+        for key in ready {
+            open.remove(&key);
+            done.insert(key);
+        }
+    }
+    (!open.is_empty()).then(|| {
+        open.keys().map(|(n, r)| format!("{}/{}", targets[*n].node, targets[*n].roles[*r].0)).collect()
+    })
+}
+
+/// Runs all targets to their end and says what it came to. Call [`circle`] first.
+pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outcome {
+    let started = Instant::now();
+    events.emit(Event::RunStarted {
+        run: options.run.clone(),
+        dry_run: options.dry_run,
+        nodes: targets.iter().map(|t| t.node.clone()).collect(),
+    });
+    let stages = Arc::new(Stages::new(&targets));
+    let forks = Arc::new(Semaphore::new(options.forks.max(1)));
+    let context = Arc::new(Context {
+        dry_run: options.dry_run,
+        run: options.run,
+        owner: options.owner,
+        interrupt: options.interrupt,
+        redact: options.redact,
+        events: events.clone(),
+    });
+    let mut outcome = Outcome { nodes: targets.len(), ..Outcome::default() };
+    let mut tasks = tokio::task::JoinSet::new();
+    for target in targets {
+        let (stages, forks, context) = (stages.clone(), forks.clone(), context.clone());
+        tasks.spawn(async move { node(&target, &stages, &forks, &context).await });
+    }
+    let mut round_trips = 0;
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(End { summary, failed, interrupted }) => {
+                outcome.changed += summary.changed + if context.dry_run { summary.handlers } else { 0 };
+                outcome.unknown += summary.unknown;
+                outcome.failed += usize::from(failed);
+                outcome.interrupted |= interrupted;
+                round_trips += summary.round_trips;
+            }
+            Err(_) => outcome.failed += 1,
+        }
+    }
+    events.emit(Event::RunFinished { milliseconds: started.elapsed().as_millis() as u64, round_trips });
+    outcome
+}
+
+struct End {
+    summary: Summary,
+    failed: bool,
+    interrupted: bool,
+}
+
+/// One node from beginning to end. Whatever happens, every one of its stages is closed, so nobody waits forever.
+async fn node(target: &Target, stages: &Stages, forks: &Semaphore, context: &Context) -> End {
+    let mut now = context.interrupt.clone();
+    let work = converge_node(target, stages, forks, context);
+    let result = tokio::select! {
+        result = work => result,
+        _ = now.wait_for(|i| *i == Interrupt::Now) => (Summary::default(), Err(Stop::Interrupted)),
+    };
+    for (role, _) in &target.roles {
+        if stages.0.get(&(target.node.clone(), role.clone())).is_some_and(|s| *s.borrow() == Stage::Open) {
+            stages.set(&target.node, role, Stage::Failed);
+        }
+    }
+    let node = target.node.clone();
+    let (summary, result) = result;
+    let (failed, interrupted) = match result {
+        Ok(()) => {
+            context.events.emit(Event::NodeFinished { node, summary: summary.clone() });
+            (false, false)
+        }
+        Err(Stop::Interrupted) => {
+            context.events.emit(Event::Interrupted { node, summary: summary.clone() });
+            (false, true)
+        }
+        Err(Stop::Failed(failure)) => {
+            let failed = Event::NodeFailed { node, failure: *failure, summary: summary.clone() };
+            context.events.emit(failed);
+            (true, false)
+        }
+    };
+    End { summary, failed, interrupted }
+}
+
+async fn converge_node(
+    target: &Target,
+    stages: &Stages,
+    forks: &Semaphore,
+    context: &Context,
+) -> (Summary, Result<(), Stop>) {
+    let mut run: Option<Run<'_>> = None;
+    let result = async {
+        let mut permit = forks.acquire().await.ok();
+        if context.interrupt() >= Interrupt::AfterStep {
+            return Err(Stop::Interrupted);
+        }
+        let run = run.insert(Run::open(target, context).await?);
+        for (role, after) in &target.roles {
+            for needed in after {
+                if stages.open_elsewhere(&target.node, needed).is_some() {
+                    context.events.emit(Event::Waiting {
+                        node: target.node.clone(),
+                        role: role.clone(),
+                        on: needed.clone(),
+                    });
+                    // Somebody else may need the place to finish what this one waits for.
+                    drop(permit.take());
+                }
+                if let Err(failed) = stages.wait(&target.node, needed).await {
+                    let reason = format!("role {needed} failed on {failed}");
+                    context.events.emit(Event::NodeSkipped {
+                        node: target.node.clone(),
+                        role: role.clone(),
+                        reason: reason.clone(),
+                    });
+                    return Err(Failure {
+                        message: format!("role {role} was skipped: {reason}"),
+                        role: Some(role.clone()),
+                        resource: None,
+                        place: None,
+                        output: Vec::new(),
+                        hint: Some(format!("mend {failed} first, then run again")),
+                    }
+                    .into());
+                }
+                if permit.is_none() {
+                    permit = forks.acquire().await.ok();
+                }
+            }
+            if let Err(stop) = run.role(role).await {
+                stages.set(&target.node, role, Stage::Failed);
+                return Err(stop);
+            }
+            stages.set(&target.node, role, Stage::Done);
+        }
+        run.prove().await
+    }
+    .await;
+    (run.map(Run::finish).unwrap_or_default(), result)
+}

@@ -1,0 +1,549 @@
+//! One node: connect, gather facts, ask everything at once, then role by role decide, change and read back,
+//! run handlers, and prove at the end that the node is what it should be.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::event::{Event, Failure, Summary};
+use super::{Context, Interrupt, Target, step};
+use crate::probe::sh::Probe;
+use crate::probe::{Answers, Facts, Question};
+use crate::resource::{Change, Verdict};
+use crate::role::{Action, NodePlan, Planned, RolePlan};
+use crate::transport::{self, Hold, Output, Script, Transport};
+
+/// How often a step is sent again over a new connection.
+const RETRIES: u32 = 3;
+/// How long a machine may take to come back from a reboot.
+const REBOOT_LIMIT: Duration = Duration::from_secs(600);
+/// Lines of a failed step that are shown.
+const LAST_LINES: usize = 20;
+
+/// Why a node's run ended early.
+pub(super) enum Stop {
+    Failed(Box<Failure>),
+    Interrupted,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+/// A run on one node. Created connected; knows what it has seen and what it has done.
+pub(super) struct Run<'a> {
+    target: &'a Target,
+    context: &'a Context,
+    transport: Arc<dyn Transport>,
+    plan: NodePlan,
+    seen: Answers,
+    /// Something has been changed since everything was asked.
+    dirty: bool,
+    changed: Vec<String>,
+    lock: Option<Hold>,
+    started: Instant,
+    pub summary: Summary,
+    steps: usize,
+}
+
+impl<'a> Run<'a> {
+    /// Connects, gathers facts, makes the plan and asks every question: two round trips after the login.
+    pub async fn open(target: &'a Target, context: &'a Context) -> Result<Run<'a>, Stop> {
+        let started = Instant::now();
+        let node = || target.node.clone();
+        context.events.emit(Event::Connecting { node: node(), address: target.address.clone() });
+        let transport = (target.connect)().await.map_err(|e| transport_failure("connect", &e))?;
+        context
+            .events
+            .emit(Event::Connected { node: node(), milliseconds: started.elapsed().as_millis() as u64 });
+        let mut run = Run {
+            target,
+            context,
+            transport,
+            plan: NodePlan { node: node(), roles: Vec::new() },
+            seen: Answers::default(),
+            dirty: false,
+            changed: Vec::new(),
+            lock: None,
+            started,
+            summary: Summary::default(),
+            steps: 0,
+        };
+        let facts = run.facts().await?;
+        run.plan = (target.plan)(&facts).map_err(|f| Stop::Failed(Box::new(f)))?;
+        run.seen = Answers::new(facts);
+        run.ask_everything().await?;
+        run.summary.resources = run.plan.roles.iter().map(|r| r.resources.len()).sum();
+        Ok(run)
+    }
+
+    pub fn finish(mut self) -> Summary {
+        self.summary.milliseconds = self.started.elapsed().as_millis() as u64;
+        self.summary.round_trips = self.transport.round_trips();
+        self.summary
+    }
+
+    /// Brings one role about, or in a dry run says what would be done.
+    pub async fn role(&mut self, name: &str) -> Result<(), Stop> {
+        let Some(index) = self.plan.roles.iter().position(|r| r.name == name) else { return Ok(()) };
+        // Taken out so that its resources can be read while `self` asks and changes.
+        let role = std::mem::replace(
+            &mut self.plan.roles[index],
+            RolePlan {
+                name: name.to_owned(),
+                after: Vec::new(),
+                resources: Vec::new(),
+                handlers: Default::default(),
+            },
+        );
+        self.emit(Event::RoleStarted {
+            node: self.node(),
+            role: name.to_owned(),
+            resources: role.resources.len(),
+        });
+        let before = self.summary.changed;
+        let result = self.role_inner(&role).await;
+        self.plan.roles[index] = role;
+        result?;
+        let changed = self.summary.changed - before;
+        self.emit(Event::RoleFinished { node: self.node(), role: name.to_owned(), changed });
+        Ok(())
+    }
+
+    async fn role_inner(&mut self, role: &RolePlan) -> Result<(), Stop> {
+        let prefix = format!("{}/", role.name);
+        let left_over: BTreeSet<String> = self
+            .seen
+            .pending_handlers()
+            .map_err(|e| self.failure(role, None, e.to_string()))?
+            .iter()
+            .filter_map(|p| p.strip_prefix(&prefix))
+            .filter(|name| role.handlers.contains_key(*name))
+            .map(str::to_owned)
+            .collect();
+        let mut notified = left_over.clone();
+        for (at, planned) in role.resources.iter().enumerate() {
+            if self.context.interrupt() >= Interrupt::AfterStep {
+                return Err(Stop::Interrupted);
+            }
+            if self.resource(role, planned, &role.resources[at + 1..]).await? {
+                notified.extend(planned.notify.iter().cloned());
+            }
+        }
+        for name in &notified {
+            let handler = &role.handlers[name];
+            self.emit(Event::HandlerPending {
+                node: self.node(),
+                role: role.name.clone(),
+                handler: step::describe(&handler.action),
+                left_over: left_over.contains(name),
+            });
+        }
+        self.summary.handlers += notified.len();
+        if self.context.dry_run {
+            return Ok(());
+        }
+        // A reboot comes last: it may make a restart unnecessary, never the other way round.
+        let (reboots, others): (Vec<_>, Vec<_>) =
+            notified.iter().map(|n| &role.handlers[n]).partition(|h| h.action == Action::Reboot);
+        for handler in others.into_iter().chain(reboots) {
+            self.handler(role, handler).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it differed.
+    async fn resource(
+        &mut self,
+        role: &RolePlan,
+        planned: &Planned,
+        later: &[Planned],
+    ) -> Result<bool, Stop> {
+        let questions = planned.resource.questions();
+        if self.dirty && questions.iter().any(|q| !self.seen.has(q)) {
+            // The rest of the role too: until the next change those answers hold.
+            let mut all = questions.clone();
+            all.extend(later.iter().flat_map(|l| l.resource.questions()));
+            self.ask(&all).await?;
+        }
+        let mut verdict = self.verdict(role, planned)?;
+        if matches!(verdict, Verdict::Differs(_)) && !self.context.dry_run && self.lock.is_none() {
+            self.take_lock().await?;
+            self.ask(&questions).await?;
+            verdict = self.verdict(role, planned)?;
+        }
+        for note in planned.resource.notes(&self.seen) {
+            self.emit(Event::Note {
+                node: self.node(),
+                role: role.name.clone(),
+                resource: planned.label(),
+                note,
+            });
+        }
+        let change = match verdict {
+            Verdict::Converged => return Ok(false),
+            Verdict::Refused(reason) => return Err(self.failure(role, Some(planned), reason).into()),
+            Verdict::Unknown(reason) if self.context.dry_run => {
+                self.summary.unknown += 1;
+                self.emit(Event::Unknown {
+                    node: self.node(),
+                    role: role.name.clone(),
+                    resource: planned.label(),
+                    reason,
+                });
+                return Ok(false);
+            }
+            Verdict::Unknown(reason) => return Err(self.failure(role, Some(planned), reason).into()),
+            Verdict::Differs(change) => change,
+        };
+        self.emit(Event::Differs {
+            node: self.node(),
+            role: role.name.clone(),
+            resource: planned.label(),
+            place: planned.place.to_string(),
+            differences: change.differences.clone(),
+            notify: planned.notify.clone(),
+        });
+        if !self.context.dry_run {
+            self.apply(role, planned, later.first(), &change).await?;
+            self.changed.push(planned.label());
+        }
+        self.summary.changed += 1;
+        Ok(true)
+    }
+
+    fn verdict(&self, role: &RolePlan, planned: &Planned) -> Result<Verdict, Stop> {
+        planned.resource.diff(&self.seen).map_err(|e| self.failure(role, Some(planned), e.to_string()).into())
+    }
+
+    /// Makes the change and reads it back in one exec, together with what the next resource asks.
+    async fn apply(
+        &mut self,
+        role: &RolePlan,
+        planned: &Planned,
+        next: Option<&Planned>,
+        change: &Change,
+    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: planned.label() });
+        self.steps += 1;
+        let shell = if change.long {
+            let id = format!("{}-{}", self.context.run, self.steps);
+            step::long(&role.name, &planned.notify, &change.shell, &id)
+        } else {
+            step::short(&role.name, &planned.notify, &change.shell)
+        };
+        let mut questions = planned.resource.questions();
+        questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
+        let probe = Probe::new(questions).after(shell);
+        // What was seen before may no longer hold: only what is asked now does.
+        self.dirty = true;
+        let facts = std::mem::take(&mut self.seen.facts);
+        let pending = self.seen.pending_handlers().cloned().unwrap_or_default();
+        self.seen = Answers::new(facts)
+            .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
+        let output = self
+            .run(&Script::new(probe.script()).timeout(change.timeout))
+            .await
+            .map_err(|e| self.step_failure(role, Some(planned), &e))?;
+        let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        if status != 0 {
+            let mut failure =
+                self.failure(role, Some(planned), format!("the change failed with status {status}"));
+            failure.output = self.last_lines(&text);
+            return Err(failure.into());
+        }
+        let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        self.seen.extend(answers);
+        if let Verdict::Differs(still) = self.verdict(role, planned)? {
+            let mut failure = self.failure(
+                role,
+                Some(planned),
+                format!("the change was made, but the node still differs: {}", list(&still)),
+            );
+            failure.output = self.last_lines(&text);
+            return Err(failure.into());
+        }
+        self.emit(Event::Changed {
+            node: self.node(),
+            role: role.name.clone(),
+            resource: planned.label(),
+            milliseconds: started.elapsed().as_millis() as u64,
+        });
+        Ok(())
+    }
+
+    async fn handler(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
+        let started = Instant::now();
+        let what = step::describe(&handler.action);
+        if self.lock.is_none() {
+            self.take_lock().await?;
+        }
+        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone() });
+        let probe = Probe::new([]).after(step::handler(&role.name, handler));
+        let script = Script::new(probe.script()).timeout(Duration::from_secs(600));
+        let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
+        let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        if status != 0 {
+            let mut failure = self.failure(role, None, format!("handler `{}` ({what}) failed", handler.name));
+            failure.place = Some(handler.place.to_string());
+            failure.output = self.last_lines(&text);
+            failure.hint = Some("it stays pending: the next run tries it again".into());
+            return Err(failure.into());
+        }
+        if text.trim_end() == "rebooting" {
+            self.wait_for_reboot(role).await?;
+            // Strikes the mark off: the boot id is a new one now.
+            self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
+        }
+        let facts = std::mem::take(&mut self.seen.facts);
+        self.seen = Answers::new(facts);
+        self.dirty = true;
+        self.ask(&[Question::PendingHandlers]).await?;
+        self.changed.push(format!("handler {}", handler.name));
+        self.emit(Event::HandlerRun {
+            node: self.node(),
+            role: role.name.clone(),
+            handler: what,
+            milliseconds: started.elapsed().as_millis() as u64,
+        });
+        Ok(())
+    }
+
+    /// Waits until the node answers with another boot id. A login that works again is not enough: a slow
+    /// shutdown still answers.
+    async fn wait_for_reboot(&mut self, role: &RolePlan) -> Result<(), Stop> {
+        let old = self.seen.facts.boot_id.clone();
+        let started = Instant::now();
+        self.lock = None;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if started.elapsed() > REBOOT_LIMIT {
+                let mut failure = self.failure(
+                    role,
+                    None,
+                    format!(
+                        "the node was rebooted and did not come back within {} s",
+                        REBOOT_LIMIT.as_secs()
+                    ),
+                );
+                failure.hint = Some("look at its console; then run again".into());
+                return Err(failure.into());
+            }
+            if self.context.interrupt() >= Interrupt::AfterStep {
+                return Err(Stop::Interrupted);
+            }
+            let probe = Probe::new([]).with_facts();
+            let script = Script::new(probe.script()).timeout(Duration::from_secs(10));
+            let mut answer = self.transport.run(&script).await;
+            if answer.is_err() && self.transport.reconnect().await.is_ok() {
+                answer = self.transport.run(&script).await;
+            }
+            let Ok(output) = answer else { continue };
+            let Ok((Some(facts), _)) = probe.read(&output.stdout) else { continue };
+            if facts.boot_id != old {
+                self.seen.facts = facts;
+                return self.take_lock().await;
+            }
+        }
+    }
+
+    /// After the last change: one full probe. Whatever still differs is an error that names who undid it.
+    pub async fn prove(&mut self) -> Result<(), Stop> {
+        if !self.dirty {
+            return Ok(());
+        }
+        self.ask_everything().await?;
+        for role in &self.plan.roles {
+            for planned in &role.resources {
+                let Verdict::Differs(change) = self.verdict(role, planned)? else { continue };
+                let mut failure = self.failure(
+                    role,
+                    Some(planned),
+                    format!("it was as wanted and is not any more: {}", list(&change)),
+                );
+                let label = planned.label();
+                let later: Vec<&str> =
+                    self.changed.iter().skip_while(|c| **c != label).skip(1).map(String::as_str).collect();
+                if !later.is_empty() {
+                    failure.hint =
+                        Some(format!("one of these, done after it, undid it: {}", later.join(", ")));
+                }
+                return Err(failure.into());
+            }
+        }
+        let line = format!(
+            "run {} by {}: {} changed, {} handlers",
+            self.context.run, self.context.owner, self.summary.changed, self.summary.handlers
+        );
+        let script = Script::new(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
+        // The node's journal is a courtesy; the operator's record is the one that counts.
+        let _ = self.transport.run(&script).await;
+        Ok(())
+    }
+
+    async fn take_lock(&mut self) -> Result<(), Stop> {
+        let script = Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(1800));
+        let (line, hold) =
+            self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
+        if line.trim() == "locked" {
+            self.lock = Some(hold);
+            return Ok(());
+        }
+        let holder = line.trim().strip_prefix("busy").unwrap_or(&line).trim().to_owned();
+        Err(Failure {
+            message: format!("another run is changing this node: {holder}"),
+            hint: Some("wait for it to end; its lock goes away with it".into()),
+            ..blank()
+        }
+        .into())
+    }
+
+    async fn facts(&mut self) -> Result<Facts, Stop> {
+        let probe = Probe::new([]).with_facts();
+        let output = self
+            .run(&Script::new(probe.script()).timeout(Duration::from_secs(30)))
+            .await
+            .map_err(|e| transport_failure("gather facts", &e))?;
+        let (facts, _) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        Ok(facts.unwrap_or_default())
+    }
+
+    async fn ask_everything(&mut self) -> Result<(), Stop> {
+        let mut questions: Vec<Question> = vec![Question::PendingHandlers];
+        for planned in self.plan.roles.iter().flat_map(|r| &r.resources) {
+            questions.extend(planned.resource.questions());
+        }
+        self.ask(&questions).await
+    }
+
+    async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {
+        let probe = Probe::new(questions.iter().cloned());
+        let output = self
+            .run(&Script::new(probe.script()))
+            .await
+            .map_err(|e| transport_failure("look at the node", &e))?;
+        let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        self.seen.extend(answers);
+        Ok(())
+    }
+
+    /// Runs an idempotent script; over a new connection if the old one was lost.
+    async fn run(&mut self, script: &Script) -> Result<Output, transport::Error> {
+        let mut attempt = 0;
+        loop {
+            match self.transport.run(script).await {
+                Err(error) if error.retryable() && attempt < RETRIES => {
+                    let mut reason = error;
+                    loop {
+                        attempt += 1;
+                        self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
+                        tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
+                        match self.transport.reconnect().await {
+                            Ok(()) => break,
+                            Err(_) if attempt < RETRIES => {}
+                            Err(error) => {
+                                reason = error;
+                                return Err(reason);
+                            }
+                        }
+                    }
+                    if self.lock.take().is_some() {
+                        let lock =
+                            Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(60));
+                        let (line, hold) = self.transport.hold(&lock).await?;
+                        if line.trim() != "locked" {
+                            return Err(transport::Error::Other(format!(
+                                "the connection was lost, and meanwhile another run took the node: {line}"
+                            )));
+                        }
+                        self.lock = Some(hold);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        self.context.events.emit(event);
+    }
+
+    fn node(&self) -> String {
+        self.target.node.clone()
+    }
+
+    fn failure(&self, role: &RolePlan, planned: Option<&Planned>, message: String) -> Failure {
+        Failure {
+            message: (self.context.redact)(&message),
+            role: Some(role.name.clone()),
+            resource: planned.map(Planned::label),
+            place: planned.map(|p| p.place.to_string()),
+            ..blank()
+        }
+    }
+
+    fn step_failure(&self, role: &RolePlan, planned: Option<&Planned>, error: &transport::Error) -> Stop {
+        let mut failure = self.failure(role, planned, error.to_string());
+        failure.hint = error.hint();
+        failure.into()
+    }
+
+    fn broken(&self, output: &Output, why: &str) -> Stop {
+        Failure {
+            message: (self.context.redact)(why),
+            output: self.last_lines(&String::from_utf8_lossy(&output.stderr)),
+            hint: Some("log in by hand and look at what the shell prints: ssh NODE true".into()),
+            ..blank()
+        }
+        .into()
+    }
+
+    fn last_lines(&self, text: &str) -> Vec<String> {
+        let text = (self.context.redact)(text);
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        let from = lines.len().saturating_sub(LAST_LINES);
+        lines[from..].iter().map(|l| l.chars().take(500).collect()).collect()
+    }
+}
+
+fn blank() -> Failure {
+    Failure {
+        message: String::new(),
+        role: None,
+        resource: None,
+        place: None,
+        output: Vec::new(),
+        hint: None,
+    }
+}
+
+fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
+    let message = match error {
+        transport::Error::Lost(_) | transport::Error::Timeout(_) | transport::Error::Other(_) => {
+            format!("could not {doing}: {error}")
+        }
+        _ => error.to_string(),
+    };
+    Failure { message, hint: error.hint(), ..blank() }.into()
+}
+
+fn list(change: &Change) -> String {
+    use crate::resource::Difference;
+    change
+        .differences
+        .iter()
+        .map(|d| match d {
+            Difference::Value { attribute, before, after } => format!(
+                "{attribute} is {}, not {}",
+                before.as_deref().unwrap_or("absent"),
+                after.as_deref().unwrap_or("absent")
+            ),
+            Difference::Text { path, .. } => format!("the content of {path}"),
+            Difference::Secret { attribute } => format!("{attribute} (secret)"),
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,118 @@
+//! The shell around a change: the node's locks, notified handlers written down before the change, and long
+//! steps that outlive the connection.
+
+use crate::probe::sh::PENDING_DIR;
+use crate::role::{Action, Handler};
+use crate::shell::quote;
+
+/// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
+/// It waits for a step that an earlier, dead run left running.
+pub fn lock(owner: &str) -> String {
+    format!(
+        "umask 077; mkdir -p /run/datahub\nexec 8>>/run/datahub/run.lock\nif ! flock -n 8; then echo \"busy $(cat /run/datahub/owner 2>/dev/null)\"; exit 0; fi\nprintf '%s\\n' {} >/run/datahub/owner\nflock /run/datahub/step.lock true\necho locked\ncat >/dev/null",
+        quote(owner)
+    )
+}
+
+/// Writes handlers down as pending. The boot id tells a later run whether a reboot has happened since.
+pub fn mark(role: &str, handlers: &[String]) -> String {
+    if handlers.is_empty() {
+        return String::new();
+    }
+    let dir = format!("{PENDING_DIR}/{role}");
+    let mut out = format!("mkdir -p {}\n", quote(&dir));
+    for handler in handlers {
+        out.push_str(&format!(
+            "cat /proc/sys/kernel/random/boot_id >{} || exit 1\n",
+            quote(&format!("{dir}/{handler}"))
+        ));
+    }
+    // A mark that a power cut takes with it would lose the restart.
+    out.push_str(&format!("sync -f {}\n", quote(&dir)));
+    out
+}
+
+/// A short change, one at a time on the node. Handlers are marked first.
+pub fn short(role: &str, notify: &[String], shell: &str) -> String {
+    format!(
+        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
+        mark(role, notify)
+    )
+}
+
+/// A change that runs on when the connection drops. Sent again with the same `id` it is picked up, not repeated.
+/// Its script and output lie in a folder only root may enter, so it must hold no secret all the same: it stays
+/// there until somebody picks it up.
+pub fn long(role: &str, notify: &[String], shell: &str, id: &str) -> String {
+    LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
+        .replace("MARK", &mark(role, notify))
+        .replace("SCRIPT", &crate::shell::emit(shell.as_bytes()))
+}
+
+const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
+d=DIR
+if mkdir -m 0700 "$d" 2>/dev/null; then
+MARK
+{
+SCRIPT
+} >"$d/script" || exit 1
+: >"$d/out"
+setsid flock /run/datahub/step.lock sh -c 'sh "$1/script" >"$1/out" 2>&1 </dev/null; echo $? >"$1/rc"' sh "$d" >/dev/null 2>&1 </dev/null &
+sleep 0.05
+fi
+while [ ! -e "$d/rc" ]; do flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1; done
+cat "$d/out"; rc=$(cat "$d/rc"); rm -rf "$d"; exit "$rc""#;
+
+/// What a handler runs. Its mark is struck off only after it has succeeded.
+pub fn handler(role: &str, handler: &Handler) -> String {
+    let mark = quote(&format!("{PENDING_DIR}/{role}/{}", handler.name));
+    let body = match &handler.action {
+        Action::Restart(unit) => format!("systemctl daemon-reload && systemctl restart -- {}", quote(unit)),
+        Action::Reload(unit) => format!("systemctl reload-or-restart -- {}", quote(unit)),
+        Action::DaemonReload => "systemctl daemon-reload".into(),
+        Action::Command(shell) => format!("(\n{shell}\n)"),
+        Action::Reboot => {
+            return format!(
+                "[ -e {mark} ] || exit 0\nread -r noted <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
+            );
+        }
+    };
+    short(role, &[], &format!("{body} || exit $?\nrm -f {mark}"))
+}
+
+/// One word for people: `restart ssh.service`.
+pub fn describe(action: &Action) -> String {
+    match action {
+        Action::Restart(unit) => format!("restart {unit}"),
+        Action::Reload(unit) => format!("reload {unit}"),
+        Action::DaemonReload => "systemd daemon-reload".into(),
+        Action::Command(shell) => format!("run {}", shell.lines().next().unwrap_or_default()),
+        Action::Reboot => "reboot".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dash_parses_every_step() {
+        let handler = Handler {
+            name: "h".into(),
+            action: Action::Restart("ssh.service".into()),
+            place: crate::diagnostic::Place::new(&crate::diagnostic::Source::new("x", ""), 0..0),
+        };
+        let notify = ["h".to_owned()];
+        for script in [
+            lock("me"),
+            short("base", &notify, "cat <<'X'\n)\nX"),
+            long("base", &notify, "echo hi", "1"),
+            super::handler("base", &handler),
+            super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
+        ] {
+            let script = crate::shell::whole_or_nothing(&script);
+            let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
+            assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
