@@ -67,12 +67,59 @@ arch = "amd64"
 os = "debian-13"
 ssh.port = 70000
 "#;
-    assert_eq!(report(text), "");
+    assert_eq!(
+        report(text),
+        "\
+datahub.toml:4:1: unknown key `nmae` in [cluster]
+ ^ not a key here
+ ? did you mean `name`?
+datahub.toml:7:8: `port` must be a whole number, not a string
+ ^ this is a string
+datahub.toml:8:13: unknown host key policy `strikt`
+ ^ no such host key policy
+ ? did you mean `strict`?
+datahub.toml:11:9: `roles` must be a list of strings, not a string
+ ^ this is a string
+datahub.toml:16:8: unknown arch `arm46`
+ ^ no such arch
+ ? did you mean `arm64`?
+datahub.toml:18:11: unknown group `worker`
+ ^ no such group
+ ? did you mean `workers`?
+datahub.toml:20:8: `Orpi_2` is not a node name
+ ^ not a DNS label
+ ? use small letters, digits and inner hyphens, at most 63: the name is used in Kubernetes
+datahub.toml:21:8: the host `one.home.arpa` is already that of node `orpi-1`
+ ^ second use of this host
+ ? every node needs its own host
+datahub.toml:22:12: the hostname `one` is already that of node `orpi-1`
+ ^ second use of this hostname
+ ? every node needs its own hostname
+datahub.toml:24:6: `trixie` is not an os
+ ^ not NAME-VERSION
+ ? write name and version as in /etc/os-release: \"debian-13\", \"ubuntu-24.04\"
+datahub.toml:26:8: node `c` has no `host`
+ ^ `host` is missing
+ ? add a line like: host = \"machine.home.arpa\"
+datahub.toml:27:1: unknown key `hots` in node `c`
+ ^ not a key here
+ ? did you mean `host`?
+datahub.toml:30:12: `port` must be between 1 and 65535
+ ^ not a port
+"
+    );
 }
 
 #[test]
 fn syntax_errors_come_alone_and_together() {
-    assert_eq!(report("[cluster]\nname = \nport = 1 2\n"), "");
+    assert_eq!(report("[cluster]\nname = \nport = 1 2\n"),
+        "\
+datahub.toml:2:8: not valid TOML: string values must be quoted, expected literal string
+ ^ here
+datahub.toml:3:8: not valid TOML: string values must be quoted, expected literal string
+ ^ here
+"
+    );
 }
 
 #[test]
