@@ -187,8 +187,7 @@ impl Sources {
         let Some((program, arguments)) = words.split_first() else {
             return Err(SecretError::Name(name.to_owned()));
         };
-        let bad =
-            |why: String| SecretError::Command { name: name.to_owned(), program: program.clone(), why };
+        let bad = |why: String| SecretError::Command { name: name.to_owned(), program: program.clone(), why };
         let output = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -263,10 +262,7 @@ mod tests {
         assert_eq!(format!("{secret} {secret:?}"), "<secret> <secret>");
         let secrets = store(Path::new("none"), &["printf", "first line\nsecond\nabc\nfirst"]);
         secrets.get("x").expect("found");
-        assert_eq!(
-            secrets.redact("a first line, second abc first."),
-            "a <secret>, <secret> abc <secret>."
-        );
+        assert_eq!(secrets.redact("a first line, second abc first."), "a <secret>, <secret> abc <secret>.");
         assert!(Secrets::placeholder().get("x").is_ok());
     }
 }

@@ -131,7 +131,8 @@ impl Templates {
     /// The value of an expression; undefined is a mistake.
     pub fn expression(&self, text: &str, context: &Context) -> Result<Value, Fault> {
         let names = context.names();
-        let compiled = self.environment.compile_expression(text).map_err(|error| fault(&error, text, &names))?;
+        let compiled =
+            self.environment.compile_expression(text).map_err(|error| fault(&error, text, &names))?;
         let value = compiled.eval(context.value()).map_err(|error| fault(&error, text, &names))?;
         if value.is_undefined() {
             let mut undefined = fault(&Error::from(ErrorKind::UndefinedError), text, &names);
@@ -260,7 +261,9 @@ fn from_json(json: serde_json::Value) -> Value {
         },
         serde_json::Value::String(text) => Value::from(text),
         serde_json::Value::Array(list) => list.into_iter().map(from_json).collect(),
-        serde_json::Value::Object(map) => Value::from_pairs(map.into_iter().map(|(key, value)| (key, from_json(value)))),
+        serde_json::Value::Object(map) => {
+            Value::from_pairs(map.into_iter().map(|(key, value)| (key, from_json(value))))
+        }
     }
 }
 

@@ -36,6 +36,10 @@ impl Spans {
         }
     }
 
+    pub(super) fn exact(&self, path: &str) -> Option<&Span> {
+        self.0.get(path)
+    }
+
     fn insert(&mut self, path: &str, key: Range<usize>, value: Range<usize>) {
         self.0.insert(path.to_owned(), Span { key, value });
     }
@@ -264,10 +268,7 @@ impl<'d> Reader<'d> {
 
     pub fn string_map(&mut self, table: &Table<'d>, key: &str, what: &str) -> IndexMap<String, String> {
         let Some(map) = self.section(table, key, what) else { return IndexMap::new() };
-        map.fields
-            .iter()
-            .filter_map(|field| Some((field.key.to_owned(), self.string_of(field)?.0)))
-            .collect()
+        map.fields.iter().filter_map(|field| Some((field.key.to_owned(), self.string_of(field)?.0))).collect()
     }
 
     /// Free values by name, with their places kept.

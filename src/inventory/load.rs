@@ -13,7 +13,8 @@ const TOP: &[&str] = &["cluster", "ssh", "secrets", "groups", "nodes"];
 const SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys"];
 const NODE_SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys", "host_key"];
 const NODE: &[&str] = &[
-    "host", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars", "ssh", "hardware",
+    "host", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars", "ssh",
+    "hardware",
 ];
 const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
 /// The group every node is in without saying so, when it is defined.
@@ -83,7 +84,9 @@ fn ssh<'d>(reader: &mut Reader<'d>, table: &Table<'d>, keys: &[&str], outer: &Ss
     Ssh {
         user: text(reader, "user").or_else(|| outer.user.clone()),
         port: reader.port(table, "port").or(outer.port),
-        identity_file: text(reader, "identity_file").map(PathBuf::from).or_else(|| outer.identity_file.clone()),
+        identity_file: text(reader, "identity_file")
+            .map(PathBuf::from)
+            .or_else(|| outer.identity_file.clone()),
         proxy_jump: text(reader, "proxy_jump").or_else(|| outer.proxy_jump.clone()),
         host_keys,
         host_key: text(reader, "host_key"),
@@ -123,7 +126,8 @@ fn nodes<'d>(
         let what = format!("node `{}`", field.key);
         if !is_label(field.key) {
             let message = format!("`{}` is not a node name", field.key);
-            let help = "use small letters, digits and inner hyphens, at most 63: the name is used in Kubernetes";
+            let help =
+                "use small letters, digits and inner hyphens, at most 63: the name is used in Kubernetes";
             reader.error(field.key_span.clone(), message, "not a DNS label", help);
         }
         let Some(table) = reader.table(field, what) else { continue };
@@ -185,7 +189,8 @@ fn node<'d>(
     }
     let mut roles: Vec<String> = Vec::new();
     let own_roles = list(reader, table, "roles").into_iter().map(|(role, _)| role);
-    let of_groups = own_groups.iter().filter_map(|group| groups.get(group)).flat_map(|group| group.roles.clone());
+    let of_groups =
+        own_groups.iter().filter_map(|group| groups.get(group)).flat_map(|group| group.roles.clone());
     for role in of_groups.chain(own_roles) {
         if !roles.contains(&role) {
             roles.push(role);
@@ -218,7 +223,13 @@ fn list<'d>(reader: &mut Reader<'d>, table: &Table<'d>, key: &str) -> Vec<Text> 
     reader.strings(table, key)
 }
 
-fn taken(reader: &mut Reader<'_>, span: &std::ops::Range<usize>, key: &str, value: &str, twin: Option<&Node>) {
+fn taken(
+    reader: &mut Reader<'_>,
+    span: &std::ops::Range<usize>,
+    key: &str,
+    value: &str,
+    twin: Option<&Node>,
+) {
     if let Some(twin) = twin {
         reader.error(
             span.clone(),
@@ -232,13 +243,15 @@ fn taken(reader: &mut Reader<'_>, span: &std::ops::Range<usize>, key: &str, valu
 /// A DNS label: what Kubernetes and /etc/hosts accept as a name.
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    (1..=63).contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 fn is_release(os: &str) -> bool {
-    os.split_once('-').is_some_and(|(name, version)| {
-        !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit())
-    })
+    os.split_once('-')
+        .is_some_and(|(name, version)| !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -112,7 +112,8 @@ datahub.toml:30:12: `port` must be between 1 and 65535
 
 #[test]
 fn syntax_errors_come_alone_and_together() {
-    assert_eq!(report("[cluster]\nname = \nport = 1 2\n"),
+    assert_eq!(
+        report("[cluster]\nname = \nport = 1 2\n"),
         "\
 datahub.toml:2:8: not valid TOML: string values must be quoted, expected literal string
  ^ here

@@ -56,6 +56,18 @@ impl Inventory {
         Some(Place::new(&self.source, self.spans.nearest(path)?.key.clone()))
     }
 
+    /// The place of a word in a list of words: `groups.all.roles`, `base`.
+    pub fn element_place(&self, list: &str, word: &str) -> Option<Place> {
+        let quoted = |quote: char| format!("{quote}{word}{quote}");
+        (0..)
+            .map_while(|at| self.spans.exact(&format!("{list}[{at}]")))
+            .find(|span| {
+                let text = &self.source.text[span.value.clone()];
+                text == quoted('"') || text == quoted('\'')
+            })
+            .map(|span| Place::new(&self.source, span.value.clone()))
+    }
+
     /// The place of a value.
     pub fn value_place(&self, path: &str) -> Option<Place> {
         Some(Place::new(&self.source, self.spans.nearest(path)?.value.clone()))
@@ -197,7 +209,9 @@ mod tests {
             let refused = check_claims(&inventory, &inventory.nodes["a"], &facts).err();
             match expected {
                 None => assert_eq!(refused, None, "{case}"),
-                Some(text) => assert!(refused.as_deref().is_some_and(|r| r.contains(text)), "{case}: {refused:?}"),
+                Some(text) => {
+                    assert!(refused.as_deref().is_some_and(|r| r.contains(text)), "{case}: {refused:?}")
+                }
             }
             let lab = Node { stand_in: Some("container".into()), ..inventory.nodes["a"].clone() };
             let refused = check_claims(&inventory, &lab, &facts).is_err();

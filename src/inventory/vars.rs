@@ -91,7 +91,10 @@ pub type Declarations = IndexMap<String, Declaration>;
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    RoleDefault { role: String, place: Place },
+    RoleDefault {
+        role: String,
+        place: Place,
+    },
     Cluster(Option<Place>),
     Group(String, Option<Place>),
     Node(Option<Place>),
@@ -192,7 +195,10 @@ pub fn merged(
                 Diagnostic::new(format!("node {} has no value for `{name}`", node.name))
                     .at(declaration.place.clone())
                     .label(format!("role {} needs it", declaration.role))
-                    .help(format!("set `{name}` under [nodes.{}.vars], a group's vars or [cluster.vars]", node.name)),
+                    .help(format!(
+                        "set `{name}` under [nodes.{}.vars], a group's vars or [cluster.vars]",
+                        node.name
+                    )),
             );
             continue;
         };
