@@ -105,13 +105,15 @@ impl Secrets {
         if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(inner) {
             return Err(SecretError::Name(name.to_owned()));
         }
-        let Some(sources) = &self.0.sources else { return Ok(Secret::new(format!("placeholder-{name}"))) };
         // Held while looking up, so that nodes planned side by side do not ask for a passphrase twice.
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(secret) = seen.get(name) {
             return Ok(secret.clone());
         }
-        let secret = sources.look_up(name)?;
+        let secret = match &self.0.sources {
+            Some(sources) => sources.look_up(name)?,
+            None => Secret::new(format!("placeholder-{name}")),
+        };
         seen.insert(name.to_owned(), secret.clone());
         Ok(secret)
     }

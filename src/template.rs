@@ -47,6 +47,17 @@ impl Templates {
         environment.set_debug(true);
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_formatter(|out, state, value| match value.kind() {
+            // The words of TOML, JSON and YAML; minijinja would write Python's.
+            ValueKind::Bool => {
+                out.write_str(if value.is_true() { "true" } else { "false" }).map_err(Error::from)
+            }
+            ValueKind::None => Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "none cannot be part of a text: test it with {% if %}, or give it a `default`",
+            )),
+            _ => minijinja::escape_formatter(out, state, value),
+        });
         let mut syntax = minijinja::syntax::SyntaxConfig::builder();
         syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true);
         // Only delimiters can be wrong, and those are the default ones.

@@ -130,11 +130,10 @@ impl<'d> Reader<'d> {
         label: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let mut diagnostic = Diagnostic::new(message).at(self.place(span)).label(label);
-        let help = help.into();
-        if !help.is_empty() {
-            diagnostic = diagnostic.help(help);
-        }
+        let mut diagnostic = Diagnostic::new(message).at(self.place(span));
+        let said = |text: String| (!text.is_empty()).then_some(text);
+        diagnostic.label = said(label.into());
+        diagnostic.help = said(help.into());
         self.errors.push(diagnostic);
     }
 

@@ -10,7 +10,7 @@ use crate::diagnostic::{Place, Source};
 use crate::probe::Facts;
 
 pub(crate) mod document;
-mod load;
+pub(crate) mod load;
 pub mod vars;
 
 pub use document::{Span, Spans};

@@ -36,12 +36,13 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
         unknown_roles(inventory, roles, &format!("nodes.{}", node.name), &own, &mut errors);
     }
 
+    // A misspelt role takes its variables with it: complaining of those too would only hide the one mistake.
+    let roles_known = errors.is_empty();
     let mut all = BTreeSet::new();
     for node in inventory.nodes.values() {
         all.extend(declarations(roles, node).into_keys());
     }
-    // A misspelt role takes its variables with it: complaining of those too would only hide the one mistake.
-    let roles_known = errors.is_empty();
+    two_types(inventory, roles, &mut errors);
     let mut seen = BTreeSet::new();
     for node in inventory.nodes.values() {
         let declared = declarations(roles, node);
@@ -65,8 +66,34 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
             }
         }
     }
-    errors.sort_by_key(|error| error.place.as_ref().map(|place| place.span.start));
+    errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.path().to_owned(), place.span.start)));
     if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
+}
+
+/// Two roles of one node may share a variable, but not disagree on its type.
+fn two_types(inventory: &Inventory, roles: &Roles, errors: &mut Vec<Diagnostic>) {
+    for node in inventory.nodes.values() {
+        let declared = declarations(roles, node);
+        for role in node.roles.iter().filter_map(|name| roles.roles.get(name)) {
+            for (name, second) in &role.vars {
+                let Some(first) = declared.get(name).filter(|first| first.kind != second.kind) else {
+                    continue;
+                };
+                let error = Diagnostic::new(format!(
+                    "`{name}` is {} here and {} at {}",
+                    second.kind.phrase(),
+                    first.kind.phrase(),
+                    first.place
+                ))
+                .at(second.place.clone())
+                .label(format!("node {} has both roles", node.name))
+                .help("give both the same type, or one of them another name");
+                if !errors.iter().any(|known| known.place == error.place) {
+                    errors.push(error);
+                }
+            }
+        }
+    }
 }
 
 fn unknown_roles(

@@ -151,3 +151,6 @@ pub enum Action {
     /// Reboots and waits for a new boot id.
     Reboot,
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub fn plan(
     }
 
     let templates = Templates::new(secrets, &roles.templates);
-    let mut planner = Planner { roles, templates, errors, places: BTreeMap::new() };
+    let mut planner = Planner { roles, secrets, templates, errors, places: BTreeMap::new() };
     let context = context(inventory, node, facts, merged.iter().map(|(name, (value, _))| (name, value)));
     let wanted = |name: &&Role| only_roles.is_none_or(|only| only.contains(&name.name));
     let planned =
@@ -104,6 +104,7 @@ fn context<'a>(
 
 struct Planner<'a> {
     roles: &'a Roles,
+    secrets: &'a Secrets,
     templates: Templates,
     errors: Vec<Diagnostic>,
     /// Of every resource planned so far, by its label.
@@ -286,6 +287,13 @@ impl Planner<'_> {
 
     fn unique(&mut self, planned: Planned) -> Option<Planned> {
         let label = planned.label();
+        if self.secrets.redact(&label) != label {
+            let error = Diagnostic::new(format!("the name of a {} may not hold a secret", planned.kind))
+                .at(planned.place.clone())
+                .label("its name is shown");
+            self.errors.push(error.help("names stand in plans and logs: use secret() in the content only"));
+            return None;
+        }
         if let Some(first) = self.places.get(&label) {
             let message = format!("{label} is planned twice: at {first} and at {}", planned.place);
             let error = Diagnostic::new(message).at(planned.place.clone()).label("the second time");
@@ -315,7 +323,9 @@ impl Planner<'_> {
         let place = Place::new(&body.role.source, span);
         let kind = body.spec.kind;
 
-        let words: Vec<&str> = error.message.split('`').skip(1).step_by(2).collect();
+        // A wrong value is quoted in the message, and may be a secret.
+        let message = self.secrets.redact(&error.message);
+        let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         let diagnostic = match words.split_first() {
             Some((&"secret", _)) if unknown => Diagnostic::new(format!("a {kind} may not hold a secret"))
                 .label("it would be shown")
@@ -323,7 +333,11 @@ impl Planner<'_> {
             Some((word, valid)) if unknown => Diagnostic::new(format!("unknown key `{word}` in {kind}"))
                 .label("not a key here")
                 .help(suggest(word, valid.iter().copied())),
-            _ => Diagnostic::new(format!("{kind}: {}", error.message)).label("here"),
+            _ => {
+                // The rest repeats the path, which the place shows.
+                let first = message.lines().next().unwrap_or_default();
+                Diagnostic::new(format!("{kind}: {first}")).label("here")
+            }
         };
         let diagnostic = diagnostic.at(place);
         if !self.errors.contains(&diagnostic) {
