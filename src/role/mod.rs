@@ -31,11 +31,14 @@ pub struct Roles {
     types: Types,
 }
 
+/// Makes a resource of a type from its table.
+pub type Build = fn(&str, toml::Value) -> Result<Box<dyn Resource>, BuildError>;
+
 /// The resource types roles may use: [`crate::resource::KINDS`] unless a test says otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Types {
     pub names: &'static [&'static str],
-    pub build: fn(&str, toml::Value) -> Result<Box<dyn Resource>, BuildError>,
+    pub build: Build,
 }
 
 impl Default for Types {
