@@ -353,7 +353,14 @@ datahub.toml:9:18: unknown role `lat`
  ? did you mean `late`?
 ",
         ),
-        (format!("[cluster]\nname = \"x\"\n[groups.all]\nroles = [\"base\", \"late\"]\n{nodes}"), "5"),
+        (
+            format!("[cluster]\nname = \"x\"\n[groups.all]\nroles = [\"base\", \"late\"]\n{nodes}"),
+            "\
+roles/late:2:7: `n` is true or false here and a whole number at roles/base:4
+ ^ node a has both roles
+ ? give both the same type, or one of them another name
+",
+        ),
     ];
     for (text, expected) in cases {
         let mistakes = check(&inventory(&text), &roles).expect_err("mistakes");
