@@ -6,7 +6,15 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::diagnostic::Source;
+use crate::diagnostic::{Place, Source};
+use crate::probe::Facts;
+
+pub(crate) mod document;
+pub(crate) mod load;
+pub mod vars;
+
+pub use document::{Span, Spans};
+pub use load::load;
 
 /// Variables: TOML values by name, in the order written.
 pub type Vars = IndexMap<String, toml::Value>;
@@ -21,6 +29,58 @@ pub struct Inventory {
     pub ssh: Ssh,
     pub groups: IndexMap<String, Group>,
     pub nodes: IndexMap<String, Node>,
+    /// Where `secret("name")` looks beside the environment.
+    pub secrets: SecretSources,
+    /// Places of variables (`nodes.orpi-1.vars.timezone`, `groups.sbc.vars.…`, `cluster.vars.…`) and of roles
+    /// and groups in lists (`nodes.orpi-1.roles[0]`).
+    pub spans: Spans,
+}
+
+impl Inventory {
+    /// An inventory of no nodes, to build on in tests.
+    pub fn empty() -> Self {
+        Self {
+            source: Source::new("datahub.toml", ""),
+            dir: PathBuf::new(),
+            cluster: Cluster::default(),
+            ssh: Ssh::default(),
+            groups: IndexMap::new(),
+            nodes: IndexMap::new(),
+            secrets: SecretSources::default(),
+            spans: Spans::default(),
+        }
+    }
+
+    /// The place of a variable's name, or of a list's element.
+    pub fn key_place(&self, path: &str) -> Option<Place> {
+        Some(Place::new(&self.source, self.spans.nearest(path)?.key.clone()))
+    }
+
+    /// The place of a word in a list of words: `groups.all.roles`, `base`.
+    pub fn element_place(&self, list: &str, word: &str) -> Option<Place> {
+        let quoted = |quote: char| format!("{quote}{word}{quote}");
+        (0..)
+            .map_while(|at| self.spans.exact(&format!("{list}[{at}]")))
+            .find(|span| {
+                let text = &self.source.text[span.value.clone()];
+                text == quoted('"') || text == quoted('\'')
+            })
+            .map(|span| Place::new(&self.source, span.value.clone()))
+    }
+
+    /// The place of a value.
+    pub fn value_place(&self, path: &str) -> Option<Place> {
+        Some(Place::new(&self.source, self.spans.nearest(path)?.value.clone()))
+    }
+}
+
+/// `[secrets]`: where secrets are kept. `secrets/<name>.age` beside the inventory is always looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretSources {
+    /// An age identity file; default `~/.config/datahub/identity`.
+    pub identity: Option<PathBuf>,
+    /// A command that prints a secret; `{name}` in its words stands for the secret's name.
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -78,4 +138,84 @@ pub struct Node {
     pub ssh: Ssh,
     /// Set in the lab: the architecture and release are the stand-in's, not the inventory's; says so.
     pub stand_in: Option<String>,
+}
+
+/// What an inventory claims about a node, as facts: for planning without a connection.
+pub fn claimed(node: &Node) -> Facts {
+    let (os, version) = node.os.split_once('-').unwrap_or((&node.os, ""));
+    Facts {
+        hostname: node.hostname.clone(),
+        arch: node.arch.clone(),
+        os: os.to_owned(),
+        os_version: version.to_owned(),
+        ..Facts::default()
+    }
+}
+
+/// Refuses a machine that is not the one the inventory means: the reason, and what to do about it.
+///
+/// The host name is only refused when it is another node's: a fresh machine may have any.
+pub fn check_claims(inventory: &Inventory, node: &Node, facts: &Facts) -> Result<(), String> {
+    let other = inventory.nodes.values().find(|n| n.name != node.name && n.hostname == facts.hostname);
+    if let Some(other) = other.filter(|_| facts.hostname != node.hostname) {
+        return Err(format!(
+            "the machine at {} is `{}`, which is the node {} and not {}: correct `host` in the inventory, or rename the machine",
+            node.host, facts.hostname, other.name, node.name
+        ));
+    }
+    if node.stand_in.is_some() {
+        return Ok(());
+    }
+    let os = format!("{}-{}", facts.os, facts.os_version);
+    for (what, claim, seen) in [("arch", &node.arch, &facts.arch), ("os", &node.os, &os)] {
+        if claim != seen {
+            return Err(format!(
+                "the inventory says {what} = \"{claim}\" for {}, but the machine at {} is {seen}: correct `{what}` or `host` in the inventory",
+                node.name, node.host
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_machine_is_refused() {
+        let node = |name: &str, hostname: &str| Node {
+            name: name.into(),
+            host: format!("{hostname}.home.arpa"),
+            hostname: hostname.into(),
+            arch: "arm64".into(),
+            os: "debian-13".into(),
+            ..Node::default()
+        };
+        let nodes = [node("a", "host-a"), node("b", "host-b")].into_iter().map(|n| (n.name.clone(), n));
+        let inventory = Inventory { nodes: nodes.collect(), ..Inventory::empty() };
+        let good = claimed(&inventory.nodes["a"]);
+        type Change = fn(&mut Facts);
+        let cases: [(&str, Change, Option<&str>); 5] = [
+            ("as claimed", |_| (), None),
+            ("fresh", |f| f.hostname = "localhost".into(), None),
+            ("another", |f| f.hostname = "host-b".into(), Some("which is the node b and not a")),
+            ("arch", |f| f.arch = "amd64".into(), Some("arch = \"arm64\" for a")),
+            ("os", |f| f.os_version = "12".into(), Some("is debian-12")),
+        ];
+        for (case, change, expected) in cases {
+            let mut facts = good.clone();
+            change(&mut facts);
+            let refused = check_claims(&inventory, &inventory.nodes["a"], &facts).err();
+            match expected {
+                None => assert_eq!(refused, None, "{case}"),
+                Some(text) => {
+                    assert!(refused.as_deref().is_some_and(|r| r.contains(text)), "{case}: {refused:?}")
+                }
+            }
+            let lab = Node { stand_in: Some("container".into()), ..inventory.nodes["a"].clone() };
+            let refused = check_claims(&inventory, &lab, &facts).is_err();
+            assert_eq!(refused, case == "another", "{case} in the lab");
+        }
+    }
 }

@@ -1,9 +1,103 @@
 //! Roles: `roles/<name>/role.toml` → an ordered list of resources and handlers for one node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::diagnostic::Place;
-use crate::resource::Resource;
+use indexmap::IndexMap;
+
+use crate::diagnostic::{Place, Source};
+use crate::inventory::Spans;
+use crate::inventory::vars::Declarations;
+use crate::resource::{BuildError, Resource};
+
+mod check;
+mod files;
+mod load;
+mod plan;
+
+pub use check::{check, declarations};
+pub use files::Files;
+pub use plan::plan;
+
+/// Names that templates have besides variables; no variable may have one.
+pub const RESERVED: &[&str] = &["facts", "node", "nodes", "cluster", "item", "secret"];
+
+/// All roles, by name, and the templates they use.
+#[derive(Debug, Clone)]
+pub struct Roles {
+    pub roles: IndexMap<String, Role>,
+    /// By `role/path`.
+    pub templates: BTreeMap<String, Arc<Source>>,
+    types: Types,
+}
+
+/// Makes a resource of a type from its table.
+pub type Build = fn(&str, toml::Value) -> Result<Box<dyn Resource>, BuildError>;
+
+/// The resource types roles may use: [`crate::resource::KINDS`] unless a test says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Types {
+    pub names: &'static [&'static str],
+    pub build: Build,
+}
+
+impl Default for Types {
+    fn default() -> Self {
+        Self { names: crate::resource::KINDS, build: crate::resource::build }
+    }
+}
+
+/// A role as written: valid, its strings not rendered yet.
+#[derive(Debug, Clone)]
+pub struct Role {
+    pub name: String,
+    pub description: String,
+    /// Roles to wait for, each with the place that says so.
+    pub after: Vec<(String, Place)>,
+    pub vars: Declarations,
+    pub resources: Vec<ResourceSpec>,
+    pub handlers: BTreeMap<String, HandlerSpec>,
+    pub source: Arc<Source>,
+    /// Places of all fields of all resources.
+    pub spans: Spans,
+}
+
+/// A text of a role with its place.
+#[derive(Debug, Clone)]
+pub struct Text {
+    pub text: String,
+    pub place: Place,
+}
+
+/// One `[[resource]]`.
+#[derive(Debug, Clone)]
+pub struct ResourceSpec {
+    pub kind: &'static str,
+    pub table: toml::Value,
+    /// Of the table in [`Role::spans`]: `resource[3].file`.
+    pub path: String,
+    pub when: Option<Text>,
+    pub for_each: Option<Text>,
+    pub notify: Vec<String>,
+    pub place: Place,
+}
+
+/// One `[[handler]]`.
+#[derive(Debug, Clone)]
+pub struct HandlerSpec {
+    pub action: ActionKind,
+    pub place: Place,
+}
+
+/// What a handler does, its text not rendered yet.
+#[derive(Debug, Clone)]
+pub enum ActionKind {
+    Restart(Text),
+    Reload(Text),
+    DaemonReload,
+    Command(Text),
+    Reboot,
+}
 
 /// Everything one node should be, in order. Pure data; made offline from inventory, roles and facts.
 #[derive(Debug)]
@@ -60,3 +154,6 @@ pub enum Action {
     /// Reboots and waits for a new boot id.
     Reboot,
 }
+
+#[cfg(test)]
+mod tests;

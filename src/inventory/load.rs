@@ -1,0 +1,259 @@
+//! datahub.toml → [`Inventory`]. All mistakes are found in one go, each with its place and what to write instead.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::document::{Reader, Table, Text};
+use super::{Cluster, Group, HostKeys, Inventory, Node, SecretSources, Ssh};
+use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+
+const TOP: &[&str] = &["cluster", "ssh", "secrets", "groups", "nodes"];
+const SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys"];
+const NODE_SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys", "host_key"];
+const NODE: &[&str] = &[
+    "host", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars", "ssh",
+    "hardware",
+];
+const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
+/// The group every node is in without saying so, when it is defined.
+const ALL: &str = "all";
+
+/// Reads `datahub.toml` in a folder, or the file itself.
+pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
+    let file = if path.is_dir() { path.join("datahub.toml") } else { path.to_owned() };
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Diagnostics(vec![
+            Diagnostic::new(format!("cannot read the inventory {}: {error}", file.display()))
+                .help("name the folder that holds datahub.toml, or the file: --inventory PATH"),
+        ])
+    })?;
+    let dir = file.parent().map(Path::to_owned).unwrap_or_default();
+    parse(Source::new(file, text), dir)
+}
+
+/// Reads an inventory from its text; `dir` is the folder its other files are looked for in.
+pub(crate) fn parse(source: Arc<Source>, dir: PathBuf) -> Result<Inventory, Diagnostics> {
+    let mut reader = Reader::new(&source);
+    let Some(document) = reader.parse() else { return Err(Diagnostics(reader.errors)) };
+    let top = Table::new("the inventory", "", 0..0, document.get_ref());
+    reader.known(&top, TOP);
+
+    let cluster = cluster(&mut reader, &top);
+    let ssh = match reader.section(&top, "ssh", "[ssh]") {
+        Some(table) => ssh(&mut reader, &table, SSH, &Ssh::default()),
+        None => Ssh::default(),
+    };
+    let secrets = secrets(&mut reader, &top);
+    let groups = groups(&mut reader, &top);
+    let nodes = nodes(&mut reader, &top, &ssh, &groups);
+
+    let (mut errors, spans) = (reader.errors, reader.spans);
+    if errors.is_empty() {
+        return Ok(Inventory { source, dir, cluster, ssh, groups, nodes, secrets, spans });
+    }
+    errors.sort_by_key(|error| error.place.as_ref().map(|place| place.span.start));
+    Err(Diagnostics(errors))
+}
+
+fn cluster<'d>(reader: &mut Reader<'d>, top: &Table<'d>) -> Cluster {
+    let Some(table) = reader.section(top, "cluster", "[cluster]") else {
+        if top.get("cluster").is_none() {
+            reader.error(0..0, "the inventory has no [cluster]", "", "add: [cluster] and name = \"home\"");
+        }
+        return Cluster::default();
+    };
+    reader.known(&table, &["name", "vars"]);
+    let name = reader.required(&table, "name", "\"home\"").map(|(name, _)| name).unwrap_or_default();
+    Cluster { name, vars: reader.vars(&table, "[cluster.vars]") }
+}
+
+fn ssh<'d>(reader: &mut Reader<'d>, table: &Table<'d>, keys: &[&str], outer: &Ssh) -> Ssh {
+    reader.known(table, keys);
+    let text = |reader: &mut Reader<'d>, key| reader.string(table, key).map(|(text, _)| text);
+    let host_keys = match reader.string(table, "host_keys") {
+        None => outer.host_keys,
+        Some((word, _)) if word == "strict" => HostKeys::Strict,
+        Some((word, _)) if word == "accept-new" => HostKeys::AcceptNew,
+        Some((word, span)) => {
+            reader.unknown(span, "host key policy", &word, &["strict", "accept-new"]);
+            outer.host_keys
+        }
+    };
+    Ssh {
+        user: text(reader, "user").or_else(|| outer.user.clone()),
+        port: reader.port(table, "port").or(outer.port),
+        identity_file: text(reader, "identity_file")
+            .map(PathBuf::from)
+            .or_else(|| outer.identity_file.clone()),
+        proxy_jump: text(reader, "proxy_jump").or_else(|| outer.proxy_jump.clone()),
+        host_keys,
+        host_key: text(reader, "host_key"),
+    }
+}
+
+fn secrets<'d>(reader: &mut Reader<'d>, top: &Table<'d>) -> SecretSources {
+    let Some(table) = reader.section(top, "secrets", "[secrets]") else { return SecretSources::default() };
+    reader.known(&table, &["identity", "command"]);
+    SecretSources {
+        identity: reader.string(&table, "identity").map(|(path, _)| path.into()),
+        command: reader.strings(&table, "command").into_iter().map(|(word, _)| word).collect(),
+    }
+}
+
+fn groups<'d>(reader: &mut Reader<'d>, top: &Table<'d>) -> IndexMap<String, Group> {
+    let Some(table) = reader.section(top, "groups", "[groups]") else { return IndexMap::new() };
+    let mut groups = IndexMap::new();
+    for field in &table.fields {
+        let Some(group) = reader.table(field, format!("group `{}`", field.key)) else { continue };
+        reader.known(&group, &["roles", "vars"]);
+        let roles = list(reader, &group, "roles").into_iter().map(|(role, _)| role).collect();
+        groups.insert(field.key.to_owned(), Group { roles, vars: reader.vars(&group, "vars") });
+    }
+    groups
+}
+
+fn nodes<'d>(
+    reader: &mut Reader<'d>,
+    top: &Table<'d>,
+    outer: &Ssh,
+    groups: &IndexMap<String, Group>,
+) -> IndexMap<String, Node> {
+    let Some(table) = reader.section(top, "nodes", "[nodes]") else { return IndexMap::new() };
+    let mut nodes: IndexMap<String, Node> = IndexMap::new();
+    for field in &table.fields {
+        let what = format!("node `{}`", field.key);
+        if !is_label(field.key) {
+            let message = format!("`{}` is not a node name", field.key);
+            let help =
+                "use small letters, digits and inner hyphens, at most 63: the name is used in Kubernetes";
+            reader.error(field.key_span.clone(), message, "not a DNS label", help);
+        }
+        let Some(table) = reader.table(field, what) else { continue };
+        let node = node(reader, field.key, &table, outer, groups, &nodes);
+        nodes.insert(field.key.to_owned(), node);
+    }
+    nodes
+}
+
+fn node<'d>(
+    reader: &mut Reader<'d>,
+    name: &str,
+    table: &Table<'d>,
+    outer: &Ssh,
+    groups: &IndexMap<String, Group>,
+    earlier: &IndexMap<String, Node>,
+) -> Node {
+    reader.known(table, NODE);
+    reader.string(table, "hardware");
+    let host = reader.required(table, "host", "\"machine.home.arpa\"");
+    let ssh = match reader.section(table, "ssh", "ssh") {
+        Some(inner) => ssh(reader, &inner, NODE_SSH, outer),
+        None => outer.clone(),
+    };
+    if let Some((host, span)) = &host {
+        // Two nodes behind one address are fine when their ports differ.
+        let twin = earlier.values().find(|other| other.host == *host && other.ssh.port == ssh.port);
+        taken(reader, span, "host", host, twin);
+    }
+    let hostname = reader.string(table, "hostname");
+    if let Some((hostname, span)) = &hostname {
+        taken(reader, span, "hostname", hostname, earlier.values().find(|other| other.hostname == *hostname));
+        if !hostname.split('.').all(is_label) {
+            let help = "use small letters, digits and inner hyphens";
+            reader.error(span.clone(), format!("`{hostname}` is not a host name"), "not a host name", help);
+        }
+    }
+    let arch = reader.required(table, "arch", "\"arm64\"");
+    if let Some((arch, span)) = arch.as_ref().filter(|(arch, _)| !ARCHES.contains(&arch.as_str())) {
+        reader.unknown(span.clone(), "arch", arch, ARCHES);
+    }
+    let os = reader.required(table, "os", "\"debian-13\"");
+    if let Some((os, span)) = os.as_ref().filter(|(os, _)| !is_release(os)) {
+        let help = "write name and version as in /etc/os-release: \"debian-13\", \"ubuntu-24.04\"";
+        reader.error(span.clone(), format!("`{os}` is not an os"), "not NAME-VERSION", help);
+    }
+
+    let mut own_groups: Vec<String> = Vec::new();
+    if groups.contains_key(ALL) {
+        own_groups.push(ALL.to_owned());
+    }
+    let names: Vec<&str> = groups.keys().map(String::as_str).collect();
+    for (group, span) in list(reader, table, "groups") {
+        if !groups.contains_key(&group) {
+            reader.unknown(span, "group", &group, &names);
+        } else if !own_groups.contains(&group) {
+            own_groups.push(group);
+        }
+    }
+    let mut roles: Vec<String> = Vec::new();
+    let own_roles = list(reader, table, "roles").into_iter().map(|(role, _)| role);
+    let of_groups =
+        own_groups.iter().filter_map(|group| groups.get(group)).flat_map(|group| group.roles.clone());
+    for role in of_groups.chain(own_roles) {
+        if !roles.contains(&role) {
+            roles.push(role);
+        }
+    }
+
+    let disks = reader.elements(table, "disks", "a list of disks");
+    Node {
+        name: name.to_owned(),
+        host: host.map(|(host, _)| host).unwrap_or_default(),
+        hostname: hostname.map_or_else(|| name.to_owned(), |(hostname, _)| hostname),
+        arch: arch.map(|(arch, _)| arch).unwrap_or_default(),
+        os: os.map(|(os, _)| os).unwrap_or_default(),
+        roles,
+        groups: own_groups,
+        labels: reader.string_map(table, "labels", "labels"),
+        taints: reader.strings(table, "taints").into_iter().map(|(taint, _)| taint).collect(),
+        disks: disks.iter().map(|disk| reader.value(disk)).collect(),
+        vars: reader.vars(table, "vars"),
+        ssh,
+        stand_in: None,
+    }
+}
+
+/// A list of names whose places are kept for later checks.
+fn list<'d>(reader: &mut Reader<'d>, table: &Table<'d>, key: &str) -> Vec<Text> {
+    if let Some(field) = table.get(key) {
+        reader.value(field);
+    }
+    reader.strings(table, key)
+}
+
+fn taken(
+    reader: &mut Reader<'_>,
+    span: &std::ops::Range<usize>,
+    key: &str,
+    value: &str,
+    twin: Option<&Node>,
+) {
+    if let Some(twin) = twin {
+        reader.error(
+            span.clone(),
+            format!("the {key} `{value}` is already that of node `{}`", twin.name),
+            format!("second use of this {key}"),
+            format!("every node needs its own {key}"),
+        );
+    }
+}
+
+/// A DNS label: what Kubernetes and /etc/hosts accept as a name.
+fn is_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+fn is_release(os: &str) -> bool {
+    os.split_once('-')
+        .is_some_and(|(name, version)| !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;
