@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use datahub::transport::prompt::{Prompter, Question, Secret};
 use datahub::transport::ssh::{Options, Policy, Ssh, Target};
 use datahub::transport::{Error, OUTPUT_LIMIT, Script, Transport};
 
@@ -128,10 +129,15 @@ async fn scripts_run_and_their_ends_are_told_apart() {
     assert!(begun.elapsed() < Duration::from_secs(10));
 
     // More at once than sshd allows channels.
-    let script = Script::new("sleep 0.1; echo x");
-    let runs: Vec<_> = (0..16).map(|_| node.run(&script)).collect();
+    let node = std::sync::Arc::new(node);
+    let runs: Vec<_> = (0..16)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move { node.run(&Script::new("sleep 0.1; echo x")).await })
+        })
+        .collect();
     for run in runs {
-        assert_eq!(run.await.expect("runs").stdout, b"x\n");
+        assert_eq!(run.await.expect("no panic").expect("runs").stdout, b"x\n");
     }
 }
 
@@ -236,4 +242,50 @@ async fn two_jumps_lead_to_the_node() {
     let node = Ssh::connect(&target, &options).await.expect("connects");
     let output = node.run(&Script::new("echo through")).await.expect("runs");
     assert_eq!(output.stdout, b"through\n");
+}
+
+/// Takes longer to answer than an idle connection is kept.
+struct Slow(&'static str);
+
+impl Prompter for Slow {
+    fn ask(&self, question: &Question) -> Option<Secret> {
+        assert!(question.text.starts_with("Passphrase for "), "{question:?}");
+        std::thread::sleep(Duration::from_secs(25));
+        Some(Secret::new(self.0.into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half a minute"]
+async fn a_slow_typist_still_gets_in() {
+    let Some(server) = Server::start() else { return };
+    let encrypted = Command::new("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", "open sesame", "-f"])
+        .arg(server.path("user"))
+        .status()
+        .expect("ssh-keygen runs");
+    assert!(encrypted.success());
+    let options = Options { prompter: std::sync::Arc::new(Slow("open sesame")), ..server.options() };
+    Ssh::connect(&server.target(Policy::AcceptNew), &options).await.expect("connects");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half a minute"]
+async fn a_long_silent_step_is_not_cut_off() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let output = node.run(&Script::new("sleep 30; echo awake")).await.expect("runs");
+    assert_eq!(output.stdout, b"awake\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 15 s"]
+async fn a_dead_peer_is_noticed() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let begun = Instant::now();
+    // A stopped sshd is a machine without power, as far as this side can tell.
+    let lost = node.run(&Script::new("kill -STOP $PPID; sleep 60")).await;
+    assert!(matches!(lost, Err(Error::Lost(_))), "{lost:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
