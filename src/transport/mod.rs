@@ -6,7 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+mod collect;
 pub mod local;
+pub mod prompt;
 pub mod scripted;
 pub mod ssh;
 pub mod sudo;
@@ -129,3 +131,9 @@ pub trait Transport: Send + Sync {
 
 /// Keeps a held script alive; dropping it ends the script.
 pub struct Hold(pub Box<dyn std::any::Any + Send>);
+
+/// The error for a script that was to be held and ended instead.
+fn ended_early(output: &Output) -> Error {
+    let stderr = prompt::printable(String::from_utf8_lossy(&output.stderr).trim());
+    Error::Other(format!("the script ended with status {} before its first line: {stderr}", output.status))
+}

@@ -1,0 +1,70 @@
+//! Asking the person at the keyboard for a secret. `ui` does the asking; this layer only says what for.
+
+use std::sync::{Arc, LazyLock};
+
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+/// A passphrase or password; wiped from memory when dropped, and without `Display`.
+pub type Secret = Zeroizing<String>;
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// One line without control characters: `Password for kim@nas.home.arpa`.
+    pub text: String,
+    /// Whether the answer may be shown while it is typed.
+    pub echo: bool,
+}
+
+impl Question {
+    pub fn passphrase(path: &std::path::Path) -> Self {
+        Self::secret(format!("Passphrase for {}", path.display()))
+    }
+
+    pub fn password(user: &str, host: &str) -> Self {
+        Self::secret(format!("Password for {user}@{host}"))
+    }
+
+    pub fn sudo(user: &str, host: &str) -> Self {
+        Self::secret(format!("sudo password for {user} on {host}"))
+    }
+
+    /// A prompt the server wrote; shown with the host's name so that it cannot pose as another's.
+    pub fn interactive(host: &str, prompt: &str, echo: bool) -> Self {
+        Self { text: printable(&format!("{host}: {}", prompt.trim())), echo }
+    }
+
+    fn secret(text: String) -> Self {
+        Self { text: printable(&text), echo: false }
+    }
+}
+
+/// Answers questions. Called on a thread that may block, one question at a time.
+pub trait Prompter: Send + Sync {
+    /// `None` when there is nobody to ask or they declined.
+    fn ask(&self, question: &Question) -> Option<Secret>;
+}
+
+/// Declines every question: for runs without a terminal.
+pub struct NoPrompts;
+
+impl Prompter for NoPrompts {
+    fn ask(&self, _: &Question) -> Option<Secret> {
+        None
+    }
+}
+
+/// Text from a node with its control characters taken out.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// Asks without holding up the other nodes' connections.
+pub async fn ask(prompter: &Arc<dyn Prompter>, question: Question) -> Option<Secret> {
+    let _turn = TURN.lock().await;
+    let prompter = prompter.clone();
+    tokio::task::spawn_blocking(move || prompter.ask(&question)).await.ok().flatten()
+}

@@ -1,0 +1,249 @@
+//! One script over one channel: reading and writing side by side, to the end of both.
+
+use std::future::Future;
+use std::time::Duration;
+
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::connect::Session;
+use crate::transport::collect::Collected;
+use crate::transport::{Error, Hold, Output};
+
+use std::sync::Arc;
+
+/// Input goes in pieces of this size, each of which must get through within the time a dead peer is given.
+const PIECE: usize = 128 * 1024;
+/// After the exit status, a child that keeps the channel open is waited for this long.
+const GRACE: Duration = Duration::from_secs(2);
+/// A script told to end by the end of its input gets this long.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+/// What became of a script that is to be held.
+pub enum Held {
+    /// Its first line, and what keeps it alive.
+    Line(String, Hold),
+    Ended(Output),
+}
+
+/// Runs a command with `input` on its standard input.
+pub async fn run(session: &Session, command: &str, input: &[u8], limit: Duration) -> Result<Output, Error> {
+    timeout(limit, async {
+        let (mut read, write) = start(session, command).await?.split();
+        let mut collected = Collected::default();
+        let ended = {
+            let reading = Reading { session, read: &mut read, collected: &mut collected };
+            beside(reading.to_end(), send(session, &write, input, true)).await
+        };
+        if ended.is_err() {
+            // Already on the way to an error; the peer may be gone.
+            let _ = write.close().await;
+        }
+        ended
+    })
+    .await
+    .unwrap_or(Err(Error::Timeout(limit)))
+}
+
+/// Starts a command and keeps its input open.
+pub async fn hold(
+    session: Arc<Session>,
+    command: &str,
+    input: &[u8],
+    limit: Duration,
+) -> Result<Held, Error> {
+    let started = timeout(limit, async {
+        let (mut read, write) = start(&session, command).await?.split();
+        let mut collected = Collected::default();
+        let reading = Reading { session: &session, read: &mut read, collected: &mut collected };
+        let first = beside(reading.to_line(), send(&session, &write, input, false)).await?;
+        Ok::<_, Error>((first, read, write))
+    });
+    let (first, read, write) = started.await.unwrap_or(Err(Error::Timeout(limit)))?;
+    Ok(match first {
+        First::Ended(output) => Held::Ended(output),
+        First::Line(line) => {
+            let (stop, stopped) = oneshot::channel::<()>();
+            tokio::spawn(keep(session, read, write, stopped));
+            Held::Line(line, Hold(Box::new(stop)))
+        }
+    })
+}
+
+/// Reads on, as a channel nobody reads blocks the whole connection, until the guard is dropped.
+async fn keep(
+    session: Arc<Session>,
+    mut read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let late = deadline.unwrap_or_else(Instant::now);
+        tokio::select! {
+            message = read.wait() => if message.is_none() { break },
+            _ = &mut stopped, if deadline.is_none() => {
+                deadline = Some(Instant::now() + END_GRACE);
+                let _ = write.eof().await;
+            }
+            () = sleep_until(late), if deadline.is_some() => break,
+        }
+    }
+    let _ = write.close().await;
+    drop(session);
+}
+
+async fn start(session: &Session, command: &str) -> Result<Channel<Msg>, Error> {
+    let channel = open(session).await?;
+    channel.exec(true, command).await.map_err(|e| session.lost(&e.to_string()))?;
+    Ok(channel)
+}
+
+/// sshd allows ten channels at a time and refuses the next one; then a little patience helps.
+async fn open(session: &Session) -> Result<Channel<Msg>, Error> {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match session.handle.channel_open_session().await {
+            Ok(channel) => return Ok(channel),
+            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed))
+                if pause < Duration::from_secs(3) =>
+            {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            Err(russh::Error::ChannelOpenFailure(why)) => {
+                return Err(Error::Other(format!(
+                    "the server refuses another channel ({why:?}); see MaxSessions in its sshd_config"
+                )));
+            }
+            Err(e) => return Err(session.lost(&e.to_string())),
+        }
+    }
+}
+
+async fn send(
+    session: &Session,
+    write: &ChannelWriteHalf<Msg>,
+    input: &[u8],
+    close: bool,
+) -> Result<(), Error> {
+    for piece in input.chunks(PIECE) {
+        match timeout(super::INACTIVITY, write.data_bytes(piece.to_vec())).await {
+            Ok(Ok(())) => {}
+            // The command has ended without reading everything: how it ended says more.
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => return Err(session.lost("the node takes no input")),
+        }
+    }
+    if close {
+        let _ = write.eof().await;
+    }
+    Ok(())
+}
+
+/// Waits for `reading`; `writing` goes on beside it and need not finish.
+async fn beside<T>(
+    reading: impl Future<Output = Result<T, Error>>,
+    writing: impl Future<Output = Result<(), Error>>,
+) -> Result<T, Error> {
+    let mut reading = std::pin::pin!(reading);
+    tokio::select! {
+        ended = &mut reading => return ended,
+        written = writing => written?,
+    }
+    reading.await
+}
+
+enum First {
+    Line(String),
+    Ended(Output),
+}
+
+struct Reading<'a> {
+    session: &'a Session,
+    read: &'a mut ChannelReadHalf,
+    collected: &'a mut Collected,
+}
+
+impl Reading<'_> {
+    async fn to_end(mut self) -> Result<Output, Error> {
+        while self.step().await? {}
+        self.output()
+    }
+
+    async fn to_line(mut self) -> Result<First, Error> {
+        loop {
+            if let Some(line) = self.collected.first_line() {
+                return Ok(First::Line(line));
+            }
+            if !self.step().await? {
+                return self.output().map(First::Ended);
+            }
+        }
+    }
+
+    /// Takes one message; `false` at the end of the channel.
+    async fn step(&mut self) -> Result<bool, Error> {
+        let message = if self.collected.status.is_none() {
+            self.read.wait().await
+        } else {
+            match timeout(GRACE, self.read.wait()).await {
+                Ok(message) => message,
+                // Messages come in order: an answer now proves that no output is still under way.
+                Err(_) => match self.session.handle.send_ping().await {
+                    Ok(()) => match timeout(Duration::ZERO, self.read.wait()).await {
+                        Ok(message) => message,
+                        Err(_) => return Ok(false),
+                    },
+                    Err(e) => return Err(self.session.lost(&e.to_string())),
+                },
+            }
+        };
+        match message {
+            Some(ChannelMsg::Data { data }) => self.collected.stdout(&data)?,
+            Some(ChannelMsg::ExtendedData { data, .. }) => self.collected.stderr(&data)?,
+            Some(ChannelMsg::ExitStatus { exit_status }) => {
+                self.collected.status = Some(i32::try_from(exit_status).unwrap_or(i32::MAX));
+            }
+            Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
+                self.collected.status = Some(128 + number(&signal_name));
+            }
+            Some(ChannelMsg::Failure) => {
+                return Err(Error::Other(
+                    "the server refuses to run commands; see ForceCommand and the key's options there".into(),
+                ));
+            }
+            Some(ChannelMsg::Close) | None => return Ok(false),
+            Some(_) => {}
+        }
+        Ok(true)
+    }
+
+    fn output(&mut self) -> Result<Output, Error> {
+        std::mem::take(self.collected)
+            .finish()
+            .ok_or_else(|| self.session.lost("it ended in the middle of a step"))
+    }
+}
+
+fn number(signal: &russh::Sig) -> i32 {
+    use russh::Sig;
+    match signal {
+        Sig::HUP => 1,
+        Sig::INT => 2,
+        Sig::QUIT => 3,
+        Sig::ILL => 4,
+        Sig::ABRT => 6,
+        Sig::FPE => 8,
+        Sig::KILL => 9,
+        Sig::USR1 => 10,
+        Sig::SEGV => 11,
+        Sig::PIPE => 13,
+        Sig::ALRM => 14,
+        Sig::TERM => 15,
+        // Standing for one that has no number in the protocol.
+        Sig::Custom(_) => 127,
+    }
+}

@@ -1,0 +1,171 @@
+//! SSH: one connection a node, opened once and kept, every script a channel of its own.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::RwLock;
+
+use super::prompt::{NoPrompts, Prompter, Secret};
+use super::sudo::Root;
+use super::{Answer, Error, Hold, Script, Transport};
+
+mod auth;
+mod channel;
+pub mod config;
+mod connect;
+pub mod host_key;
+
+use channel::Held;
+use connect::Session;
+
+/// A peer that is silent for this long is asked for a sign of life.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// This many may go unanswered; a dead peer is noticed after `KEEPALIVE` × (`KEEPALIVES` + 1).
+const KEEPALIVES: usize = 2;
+/// For what keepalives do not see, a write that blocks. Their answers count as activity, so a script that
+/// is silent for long is not cut off.
+const INACTIVITY: Duration = Duration::from_secs(18);
+
+/// What to do about a host key that is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    #[default]
+    Strict,
+    /// Trust on first use: it is written to known_hosts. A changed key is refused all the same.
+    AcceptNew,
+}
+
+/// Where to log in. What is `None` comes from ~/.ssh/config, then from the defaults of ssh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    /// An address, a name, or a Host of ~/.ssh/config.
+    pub host: String,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    /// May begin with `~/`.
+    pub identity_file: Option<PathBuf>,
+    /// `[user@]host[:port]`, comma-separated; `none` overrides ~/.ssh/config.
+    pub proxy_jump: Option<String>,
+    pub policy: Policy,
+    /// A pinned key, `ssh-ed25519 AAAA…`; known_hosts is then not asked.
+    pub host_key: Option<String>,
+}
+
+/// What holds for every connection of a run.
+#[derive(Clone)]
+pub struct Options {
+    pub prompter: Arc<dyn Prompter>,
+    /// For each hop: until its keys are agreed. The login is not counted, a person may be typing.
+    pub connect_timeout: Duration,
+    /// New keys go to the first.
+    pub known_hosts: Vec<PathBuf>,
+    /// The ssh_config file; `None` for none.
+    pub config: Option<PathBuf>,
+    /// The agent's socket; `None` for none.
+    pub agent: Option<PathBuf>,
+    /// Known beforehand (`--ask-become-pass`); used only where sudo wants one.
+    pub sudo_password: Option<Secret>,
+}
+
+impl Default for Options {
+    /// The files and the agent that `ssh` uses, and nobody to ask.
+    fn default() -> Self {
+        Self {
+            prompter: Arc::new(NoPrompts),
+            connect_timeout: Duration::from_secs(12),
+            known_hosts: connect::default_known_hosts(),
+            config: std::env::home_dir().map(|home| home.join(".ssh/config")),
+            agent: std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(Into::into),
+            sudo_password: None,
+        }
+    }
+}
+
+/// A machine reached over SSH.
+pub struct Ssh {
+    route: Vec<config::Hop>,
+    options: Options,
+    session: RwLock<Arc<Session>>,
+    root: Root,
+    round_trips: AtomicUsize,
+}
+
+impl Ssh {
+    /// Connects through all jump hosts and logs in.
+    pub async fn connect(target: &Target, options: &Options) -> Result<Self, Error> {
+        let route = config::route(target, options)?;
+        let last = route.last().ok_or_else(|| Error::Other("a route without a host".into()))?;
+        let root = Root::new(&last.user, &last.host, options.prompter.clone(), options.sudo_password.clone());
+        let session = RwLock::new(Arc::new(connect::open(&route, options).await?));
+        Ok(Self { route, options: options.clone(), session, root, round_trips: AtomicUsize::new(0) })
+    }
+
+    async fn session(&self) -> Arc<Session> {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+        self.session.read().await.clone()
+    }
+}
+
+impl Transport for Ssh {
+    fn run<'a>(&'a self, script: &'a Script) -> Answer<'a> {
+        Box::pin(async move {
+            let mut way = self.root.way().await;
+            loop {
+                let session = self.session().await;
+                let input = way.input(&script.text);
+                let output = channel::run(&session, way.command(), &input, script.timeout).await?;
+                match self.root.judge(&way, &output).await? {
+                    Some(next) => way = next,
+                    None => return Ok(output),
+                }
+            }
+        })
+    }
+
+    fn hold<'a>(
+        &'a self,
+        script: &'a Script,
+    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>> {
+        Box::pin(async move {
+            let mut way = self.root.way().await;
+            loop {
+                let session = self.session().await;
+                let input = way.input(&script.text);
+                let output = if way.is_check() {
+                    channel::run(&session, way.command(), &input, script.timeout).await?
+                } else {
+                    match channel::hold(session, way.command(), &input, script.timeout).await? {
+                        Held::Line(line, hold) => {
+                            self.root.worked().await;
+                            return Ok((line, hold));
+                        }
+                        Held::Ended(output) => output,
+                    }
+                };
+                match self.root.judge(&way, &output).await? {
+                    Some(next) => way = next,
+                    None => return Err(super::ended_early(&output)),
+                }
+            }
+        })
+    }
+
+    fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+        Box::pin(async move {
+            // Held while connecting: of several scripts that lost the connection, one opens the new one.
+            let before = Arc::as_ptr(&*self.session.read().await) as usize;
+            let mut session = self.session.write().await;
+            if Arc::as_ptr(&session) as usize == before {
+                *session = Arc::new(connect::open(&self.route, &self.options).await?);
+            }
+            Ok(())
+        })
+    }
+
+    fn round_trips(&self) -> usize {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,291 @@
+//! The SSH transport against a real sshd on the loopback address, with keys and a port of its own.
+#![allow(clippy::print_stderr)]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use datahub::transport::prompt::{Prompter, Question, Secret};
+use datahub::transport::ssh::{Options, Policy, Ssh, Target};
+use datahub::transport::{Error, OUTPUT_LIMIT, Script, Transport};
+
+/// A running sshd and the files it was given.
+struct Server {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn keygen(path: &Path) {
+    let done = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(path)
+        .status()
+        .expect("ssh-keygen runs");
+    assert!(done.success());
+}
+
+impl Server {
+    /// `None`, with the reason printed, where no sshd can be started.
+    fn start() -> Option<Self> {
+        let sshd = Path::new("/usr/sbin/sshd");
+        if !sshd.exists() || !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs /usr/sbin/sshd and root");
+            return None;
+        }
+        std::fs::create_dir_all("/run/sshd").expect("sshd's own folder");
+        let dir = tempfile::tempdir().expect("a folder");
+        keygen(&dir.path().join("host"));
+        keygen(&dir.path().join("user"));
+        std::fs::copy(dir.path().join("user.pub"), dir.path().join("authorized")).expect("copied");
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
+             StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+             MaxStartups 100\n",
+            at("host"),
+            at("authorized")
+        );
+        std::fs::write(dir.path().join("config"), config).expect("written");
+        let child = Command::new(sshd)
+            .args(["-D", "-e", "-f", &at("config")])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sshd starts");
+        let server = Self { child, port, dir };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "sshd does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(server)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn target(&self, policy: Policy) -> Target {
+        Target {
+            host: "127.0.0.1".into(),
+            user: Some("root".into()),
+            port: Some(self.port),
+            identity_file: Some(self.path("user")),
+            policy,
+            ..Target::default()
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            known_hosts: vec![self.path("known_hosts")],
+            config: None,
+            agent: None,
+            ..Options::default()
+        }
+    }
+
+    async fn connect(&self) -> Ssh {
+        Ssh::connect(&self.target(Policy::AcceptNew), &self.options()).await.expect("connects")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_run_and_their_ends_are_told_apart() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let output = node.run(&Script::new("echo out; echo err >&2; exit 3")).await.expect("runs");
+    assert_eq!((output.status, &output.stdout[..], &output.stderr[..]), (3, &b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(node.round_trips(), 1);
+
+    let output = node.run(&Script::new("kill -9 $$")).await.expect("runs");
+    assert_eq!(output.status, 137);
+
+    // More than a channel's window, in both directions.
+    let big = format!(": {}\nhead -c 12000000 /dev/zero", "x".repeat(5_000_000));
+    assert_eq!(node.run(&Script::new(big)).await.expect("runs").stdout.len(), 12_000_000);
+
+    let endless = Script::new(format!("echo first; head -c {} /dev/zero", OUTPUT_LIMIT + 1));
+    match node.run(&endless).await {
+        Err(Error::TooMuch { first }) => assert!(first.starts_with("first\n")),
+        other => panic!("{other:?}"),
+    }
+    let slow = Script::new("sleep 10").timeout(Duration::from_millis(200));
+    assert!(matches!(node.run(&slow).await, Err(Error::Timeout(_))));
+
+    // A child left behind keeps the channel open, not the step.
+    let begun = Instant::now();
+    let output = node.run(&Script::new("sleep 30 & echo done")).await.expect("runs");
+    assert_eq!(output.stdout, b"done\n");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+
+    // More at once than sshd allows channels.
+    let node = std::sync::Arc::new(node);
+    let runs: Vec<_> = (0..16)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move { node.run(&Script::new("sleep 0.1; echo x")).await })
+        })
+        .collect();
+    for run in runs {
+        assert_eq!(run.await.expect("no panic").expect("runs").stdout, b"x\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_stops_reading_does_not_hang() {
+    let Some(server) = Server::start() else { return };
+    // Every login gets a shell that ends at once without reading its input.
+    let key = std::fs::read_to_string(server.path("user.pub")).expect("a key");
+    std::fs::write(server.path("authorized"), format!("command=\"exec <&-; exit 7\" {key}"))
+        .expect("written");
+    let node = server.connect().await;
+    let script = Script::new("x".repeat(9_000_000)).timeout(Duration::from_secs(20));
+    assert_eq!(node.run(&script).await.expect("ends").status, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_told_and_opened_again() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    // The parent of the login shell is this connection's own sshd.
+    match node.run(&Script::new("kill -9 $PPID; sleep 5")).await {
+        Err(error @ Error::Lost(_)) => assert!(error.retryable()),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(node.run(&Script::new("true")).await, Err(Error::Lost(_))));
+    node.reconnect().await.expect("connects");
+    assert_eq!(node.run(&Script::new("echo back")).await.expect("runs").stdout, b"back\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_keys_decide() {
+    let Some(server) = Server::start() else { return };
+    let connect = async |target: Target| Ssh::connect(&target, &server.options()).await.map(drop);
+    let strict = server.target(Policy::Strict);
+    assert!(matches!(connect(strict.clone()).await, Err(Error::HostKeyUnknown { .. })));
+    connect(server.target(Policy::AcceptNew)).await.expect("accepted");
+    connect(strict.clone()).await.expect("known now");
+
+    let shown = std::fs::read_to_string(server.path("host.pub")).expect("a key");
+    let other = std::fs::read_to_string(server.path("user.pub")).expect("a key");
+    let pinned = |key: &str| Target { host_key: Some(key.into()), ..strict.clone() };
+    connect(pinned(&shown)).await.expect("pinned");
+    assert!(matches!(connect(pinned(&other)).await, Err(Error::HostKeyChanged { .. })));
+
+    let name = format!("[127.0.0.1]:{}", server.port);
+    std::fs::write(server.path("known_hosts"), format!("{name} {other}")).expect("written");
+    assert!(matches!(connect(server.target(Policy::AcceptNew)).await, Err(Error::HostKeyChanged { .. })));
+    std::fs::write(server.path("known_hosts"), format!("{name} {shown}@revoked * {shown}")).expect("written");
+    assert!(matches!(connect(strict.clone()).await, Err(Error::HostKeyRevoked { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_script_lives_as_long_as_its_guard() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let gone = server.path("gone");
+    let text = format!("echo held; cat >/dev/null; : >{}", gone.display());
+    let (line, hold) = node.hold(&Script::new(text)).await.expect("held");
+    assert_eq!(line, "held");
+    node.run(&Script::new("true")).await.expect("runs beside it");
+    assert!(!gone.exists());
+    drop(hold);
+    let begun = Instant::now();
+    while !gone.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the held script goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = node.hold(&Script::new("echo busy >&2; exit 1")).await.map(|_| ()).expect_err("no line");
+    assert!(refused.to_string().contains("busy"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_cannot_work_say_what_was_tried() {
+    let Some(server) = Server::start() else { return };
+    let wrong = server.path("wrong");
+    keygen(&wrong);
+    let target = Target { identity_file: Some(wrong.clone()), ..server.target(Policy::AcceptNew) };
+    match Ssh::connect(&target, &server.options()).await.map(drop) {
+        Err(Error::Authentication { tried, .. }) => assert!(tried.contains("wrong"), "{tried}"),
+        other => panic!("{other:?}"),
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let target = Target { port: Some(closed), ..server.target(Policy::Strict) };
+    let refused = Ssh::connect(&target, &server.options()).await.map(drop);
+    assert!(matches!(refused, Err(Error::Unreachable { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jumps_lead_to_the_node() {
+    let (Some(first), Some(second)) = (Server::start(), Server::start()) else { return };
+    let ssh_config = first.path("ssh_config");
+    let hop = |name: &str, server: &Server| {
+        format!(
+            "Host {name}\n HostName 127.0.0.1\n Port {}\n User root\n IdentityFile {}\n",
+            server.port,
+            server.path("user").display()
+        )
+    };
+    std::fs::write(&ssh_config, hop("one", &first) + &hop("two", &second)).expect("written");
+    let target = Target { proxy_jump: Some("one,two".into()), ..first.target(Policy::AcceptNew) };
+    let options = Options { config: Some(ssh_config), ..first.options() };
+    let node = Ssh::connect(&target, &options).await.expect("connects");
+    let output = node.run(&Script::new("echo through")).await.expect("runs");
+    assert_eq!(output.stdout, b"through\n");
+}
+
+/// Takes longer to answer than an idle connection is kept.
+struct Slow(&'static str);
+
+impl Prompter for Slow {
+    fn ask(&self, question: &Question) -> Option<Secret> {
+        assert!(question.text.starts_with("Passphrase for "), "{question:?}");
+        std::thread::sleep(Duration::from_secs(25));
+        Some(Secret::new(self.0.into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half a minute"]
+async fn a_slow_typist_still_gets_in() {
+    let Some(server) = Server::start() else { return };
+    let encrypted = Command::new("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", "open sesame", "-f"])
+        .arg(server.path("user"))
+        .status()
+        .expect("ssh-keygen runs");
+    assert!(encrypted.success());
+    let options = Options { prompter: std::sync::Arc::new(Slow("open sesame")), ..server.options() };
+    Ssh::connect(&server.target(Policy::AcceptNew), &options).await.expect("connects");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half a minute"]
+async fn a_long_silent_step_is_not_cut_off() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let output = node.run(&Script::new("sleep 30; echo awake")).await.expect("runs");
+    assert_eq!(output.stdout, b"awake\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 15 s"]
+async fn a_dead_peer_is_noticed() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let begun = Instant::now();
+    // A stopped sshd is a machine without power, as far as this side can tell.
+    let lost = node.run(&Script::new("kill -STOP $PPID; sleep 60")).await;
+    assert!(matches!(lost, Err(Error::Lost(_))), "{lost:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
