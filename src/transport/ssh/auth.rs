@@ -23,8 +23,9 @@ const MAX_ROUNDS: usize = 8;
 
 /// Decrypting a key takes long and its passphrase is asked for once: every connection of the process shares
 /// the result, also that nobody knew the passphrase.
-static KEYS: LazyLock<Mutex<HashMap<PathBuf, Result<Arc<PrivateKey>, String>>>> =
-    LazyLock::new(Mutex::default);
+type Keys = HashMap<PathBuf, Result<Arc<PrivateKey>, String>>;
+
+static KEYS: LazyLock<Mutex<Keys>> = LazyLock::new(Mutex::default);
 
 /// Passwords that have worked, by `user@host:port`, so that a reconnect asks nobody.
 static PASSWORDS: LazyLock<Mutex<HashMap<String, Secret>>> = LazyLock::new(Mutex::default);

@@ -35,7 +35,7 @@ pub async fn run(session: &Session, command: &str, input: &[u8], limit: Duration
         let mut collected = Collected::default();
         let ended = {
             let reading = Reading { session, read: &mut read, collected: &mut collected };
-            beside(reading.to_end(), send(session, &write, input, true)).await
+            beside(reading.into_end(), send(session, &write, input, true)).await
         };
         if ended.is_err() {
             // Already on the way to an error; the peer may be gone.
@@ -58,7 +58,7 @@ pub async fn hold(
         let (mut read, write) = start(&session, command).await?.split();
         let mut collected = Collected::default();
         let reading = Reading { session: &session, read: &mut read, collected: &mut collected };
-        let first = beside(reading.to_line(), send(&session, &write, input, false)).await?;
+        let first = beside(reading.into_line(), send(&session, &write, input, false)).await?;
         Ok::<_, Error>((first, read, write))
     });
     let (first, read, write) = started.await.unwrap_or(Err(Error::Timeout(limit)))?;
@@ -168,12 +168,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn to_end(mut self) -> Result<Output, Error> {
+    async fn into_end(mut self) -> Result<Output, Error> {
         while self.step().await? {}
         self.output()
     }
 
-    async fn to_line(mut self) -> Result<First, Error> {
+    async fn into_line(mut self) -> Result<First, Error> {
         loop {
             if let Some(line) = self.collected.first_line() {
                 return Ok(First::Line(line));
