@@ -110,6 +110,9 @@ impl Error {
 
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
 
+/// The first line of a held script, and what keeps it alive.
+pub type Holding<'a> = Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
+
 /// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.
 pub trait Transport: Send + Sync {
     /// Runs a script as root, its text on standard input, and waits for its end.
@@ -117,10 +120,7 @@ pub trait Transport: Send + Sync {
 
     /// Starts a script as root that lives until the returned guard is dropped or the connection ends, and
     /// resolves with its first line of output. For locks: the script must end when its input does.
-    fn hold<'a>(
-        &'a self,
-        script: &'a Script,
-    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
+    fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a>;
 
     /// Opens a new connection in place of one that was lost.
     fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
