@@ -87,7 +87,8 @@ async fn keep(
 }
 
 /// The sending side. Dropping it closes the channel, also when a step is given up or cancelled: the server
-/// allows few at a time.
+/// allows few at a time, and counts this one until its command has ended too. The command is not killed:
+/// half a dpkg is worse than a late one, and what hangs is there to be looked at.
 struct Writer(Option<ChannelWriteHalf<Msg>>);
 
 impl Writer {
