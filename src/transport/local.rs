@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::collect::Collected;
 use super::prompt::{Prompter, Secret};
 use super::sudo::{Root, Way};
-use super::{Answer, Error, Hold, Output, Script, Transport};
+use super::{Answer, Error, Hold, Holding, Output, Script, Transport};
 
 /// After the shell's end, a child that keeps its output open is waited for this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -150,10 +150,7 @@ impl Transport for Local {
         })
     }
 
-    fn hold<'a>(
-        &'a self,
-        script: &'a Script,
-    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>> {
+    fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a> {
         Box::pin(async move {
             let mut way = self.root.way().await;
             loop {

@@ -110,7 +110,7 @@ impl Error {
 
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
 
-/// Resolves with the held script's first line and what keeps it alive.
+/// The first line of a held script, and what keeps it alive.
 pub type Holding<'a> = Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
 
 /// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.

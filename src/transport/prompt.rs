@@ -55,9 +55,9 @@ impl Prompter for NoPrompts {
     }
 }
 
-/// Text from a node with its control characters taken out.
+/// Text from a node on one line, its control characters taken out.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
 }
 
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Answer, Error, Hold, Output, Script, Transport};
+use super::{Answer, Error, Hold, Holding, Output, Script, Transport};
 
 /// Expects scripts in order, each by a text it contains.
 #[derive(Default)]
@@ -75,10 +75,7 @@ impl Transport for Scripted {
         Box::pin(async move { self.answer(script) })
     }
 
-    fn hold<'a>(
-        &'a self,
-        script: &'a Script,
-    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>> {
+    fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a> {
         Box::pin(async move {
             let output = self.answer(script)?;
             let text = String::from_utf8_lossy(&output.stdout);

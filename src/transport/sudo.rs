@@ -94,10 +94,12 @@ pub fn refusal(output: &Output) -> Option<Refusal> {
         1 if says("sudo: sorry, you must have a tty") => {
             Some(Refusal::Denied("sudoers has requiretty; take it out for this user".into()))
         }
-        1 if stderr.starts_with("sudo: ") => {
-            let line = stderr.lines().next().unwrap_or_default();
-            Some(Refusal::Denied(prompt::printable(line.trim_start_matches("sudo: "))))
-        }
+        // "unable to resolve host" is a warning: sudo goes on, and the script's own failure follows.
+        1 => stderr
+            .lines()
+            .filter(|line| !line.contains("unable to resolve host"))
+            .find_map(|line| line.strip_prefix("sudo: "))
+            .map(|why| Refusal::Denied(prompt::printable(why))),
         _ => None,
     }
 }
@@ -198,8 +200,8 @@ mod tests {
             (
                 1,
                 "",
-                "sudo: unable to resolve host \u{1b}x\n",
-                Some(Refusal::Denied("unable to resolve host x".into())),
+                "sudo: unable to resolve host nas\nsudo: account \u{1b}expired\n",
+                Some(Refusal::Denied("account expired".into())),
             ),
             (
                 127,
@@ -209,6 +211,7 @@ mod tests {
             ),
             (127, "", "sh: 3: foo: not found\n", None),
             (1, "", "grep: no match\n", None),
+            (1, "", "sudo: unable to resolve host nas: Name or service not known\n", None),
         ];
         for (status, stdout, stderr, expected) in table {
             let output = Output {

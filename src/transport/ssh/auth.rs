@@ -23,9 +23,10 @@ const MAX_ROUNDS: usize = 8;
 
 /// Decrypting a key takes long and its passphrase is asked for once: every connection of the process shares
 /// the result, also that nobody knew the passphrase.
-type Keys = HashMap<PathBuf, Result<Arc<PrivateKey>, String>>;
+static KEYS: LazyLock<Mutex<HashMap<PathBuf, Decoded>>> = LazyLock::new(Mutex::default);
 
-static KEYS: LazyLock<Mutex<Keys>> = LazyLock::new(Mutex::default);
+/// A key, or why it cannot be used.
+type Decoded = Result<Arc<PrivateKey>, String>;
 
 /// Passwords that have worked, by `user@host:port`, so that a reconnect asks nobody.
 static PASSWORDS: LazyLock<Mutex<HashMap<String, Secret>>> = LazyLock::new(Mutex::default);
@@ -275,7 +276,7 @@ fn public_half(path: &Path) -> Option<PublicKey> {
     russh::keys::load_public_key(PathBuf::from(name)).ok()
 }
 
-async fn load(path: &Path, prompter: &Arc<dyn Prompter>) -> Result<Arc<PrivateKey>, String> {
+async fn load(path: &Path, prompter: &Arc<dyn Prompter>) -> Decoded {
     // Held while asking, so that nodes side by side ask once.
     let mut keys = KEYS.lock().await;
     if let Some(known) = keys.get(path) {

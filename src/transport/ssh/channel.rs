@@ -1,6 +1,7 @@
 //! One script over one channel: reading and writing side by side, to the end of both.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::Msg;
@@ -11,8 +12,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::connect::Session;
 use crate::transport::collect::Collected;
 use crate::transport::{Error, Hold, Output};
-
-use std::sync::Arc;
 
 /// Input goes in pieces of this size, each of which must get through within the time a dead peer is given.
 const PIECE: usize = 128 * 1024;
@@ -31,17 +30,10 @@ pub enum Held {
 /// Runs a command with `input` on its standard input.
 pub async fn run(session: &Session, command: &str, input: &[u8], limit: Duration) -> Result<Output, Error> {
     timeout(limit, async {
-        let (mut read, write) = start(session, command).await?.split();
+        let (mut read, write) = start(session, command).await?;
         let mut collected = Collected::default();
-        let ended = {
-            let reading = Reading { session, read: &mut read, collected: &mut collected };
-            beside(reading.into_end(), send(session, &write, input, true)).await
-        };
-        if ended.is_err() {
-            // Already on the way to an error; the peer may be gone.
-            let _ = write.close().await;
-        }
-        ended
+        let reading = Reading { session, read: &mut read, collected: &mut collected };
+        beside(reading.until_end(), send(session, &write, input, true)).await
     })
     .await
     .unwrap_or(Err(Error::Timeout(limit)))
@@ -55,10 +47,10 @@ pub async fn hold(
     limit: Duration,
 ) -> Result<Held, Error> {
     let started = timeout(limit, async {
-        let (mut read, write) = start(&session, command).await?.split();
+        let (mut read, write) = start(&session, command).await?;
         let mut collected = Collected::default();
         let reading = Reading { session: &session, read: &mut read, collected: &mut collected };
-        let first = beside(reading.into_line(), send(&session, &write, input, false)).await?;
+        let first = beside(reading.until_line(), send(&session, &write, input, false)).await?;
         Ok::<_, Error>((first, read, write))
     });
     let (first, read, write) = started.await.unwrap_or(Err(Error::Timeout(limit)))?;
@@ -76,7 +68,7 @@ pub async fn hold(
 async fn keep(
     session: Arc<Session>,
     mut read: ChannelReadHalf,
-    write: ChannelWriteHalf<Msg>,
+    write: Writer,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut deadline: Option<Instant> = None;
@@ -86,19 +78,48 @@ async fn keep(
             message = read.wait() => if message.is_none() { break },
             _ = &mut stopped, if deadline.is_none() => {
                 deadline = Some(Instant::now() + END_GRACE);
-                let _ = write.eof().await;
+                write.eof().await;
             }
             () = sleep_until(late), if deadline.is_some() => break,
         }
     }
-    let _ = write.close().await;
-    drop(session);
+    drop((write, session));
 }
 
-async fn start(session: &Session, command: &str) -> Result<Channel<Msg>, Error> {
-    let channel = open(session).await?;
-    channel.exec(true, command).await.map_err(|e| session.lost(&e.to_string()))?;
-    Ok(channel)
+/// The sending side. Dropping it closes the channel, also when a step is given up or cancelled: the server
+/// allows few at a time, and counts this one until its command has ended too. The command is not killed:
+/// half a dpkg is worse than a late one, and what hangs is there to be looked at.
+struct Writer(Option<ChannelWriteHalf<Msg>>);
+
+impl Writer {
+    async fn data(&self, piece: &[u8]) -> Result<(), russh::Error> {
+        match &self.0 {
+            Some(write) => write.data_bytes(piece.to_vec()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the command's input. That it has ended meanwhile is no failure.
+    async fn eof(&self) {
+        if let Some(write) = &self.0 {
+            let _ = write.eof().await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let (Some(write), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            // Closing what the server has closed already does nothing.
+            runtime.spawn(async move { write.close().await });
+        }
+    }
+}
+
+async fn start(session: &Session, command: &str) -> Result<(ChannelReadHalf, Writer), Error> {
+    let (read, write) = open(session).await?.split();
+    write.exec(true, command).await.map_err(|e| session.lost(&e.to_string()))?;
+    Ok((read, Writer(Some(write))))
 }
 
 /// sshd allows ten channels at a time and refuses the next one; then a little patience helps.
@@ -123,14 +144,9 @@ async fn open(session: &Session) -> Result<Channel<Msg>, Error> {
     }
 }
 
-async fn send(
-    session: &Session,
-    write: &ChannelWriteHalf<Msg>,
-    input: &[u8],
-    close: bool,
-) -> Result<(), Error> {
+async fn send(session: &Session, write: &Writer, input: &[u8], close: bool) -> Result<(), Error> {
     for piece in input.chunks(PIECE) {
-        match timeout(super::INACTIVITY, write.data_bytes(piece.to_vec())).await {
+        match timeout(super::INACTIVITY, write.data(piece)).await {
             Ok(Ok(())) => {}
             // The command has ended without reading everything: how it ended says more.
             Ok(Err(_)) => return Ok(()),
@@ -138,7 +154,7 @@ async fn send(
         }
     }
     if close {
-        let _ = write.eof().await;
+        write.eof().await;
     }
     Ok(())
 }
@@ -168,12 +184,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn into_end(mut self) -> Result<Output, Error> {
+    async fn until_end(mut self) -> Result<Output, Error> {
         while self.step().await? {}
         self.output()
     }
 
-    async fn into_line(mut self) -> Result<First, Error> {
+    async fn until_line(mut self) -> Result<First, Error> {
         loop {
             if let Some(line) = self.collected.first_line() {
                 return Ok(First::Line(line));

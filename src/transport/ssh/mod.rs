@@ -10,7 +10,7 @@ use tokio::sync::RwLock;
 
 use super::prompt::{NoPrompts, Prompter, Secret};
 use super::sudo::Root;
-use super::{Answer, Error, Hold, Script, Transport};
+use super::{Answer, Error, Holding, Script, Transport};
 
 mod auth;
 mod channel;
@@ -125,10 +125,7 @@ impl Transport for Ssh {
         })
     }
 
-    fn hold<'a>(
-        &'a self,
-        script: &'a Script,
-    ) -> Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>> {
+    fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a> {
         Box::pin(async move {
             let mut way = self.root.way().await;
             loop {
