@@ -3,6 +3,8 @@
 //! A resource never holds a connection. It asks [`Question`]s, compares the [`Answers`] in a pure function,
 //! and for what differs says which shell brings it about. To add a type: one file here, one line in the list below.
 
+pub mod text;
+
 use std::time::Duration;
 
 use crate::probe::{Answers, Question, Unanswered};
