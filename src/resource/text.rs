@@ -21,11 +21,19 @@ pub enum Seen<'a> {
     Bytes(&'a [u8]),
 }
 
+/// Where a new content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source<'a> {
+    Bytes(&'a [u8]),
+    /// A command of sh that fills the file `"$tmp"`.
+    Shell(&'a str),
+}
+
 /// An atomic write of a whole file, as POSIX sh. See [`Write::shell`].
 #[derive(Debug, Clone)]
 pub struct Write<'a> {
     pub path: &'a str,
-    pub content: &'a [u8],
+    pub source: Source<'a>,
     /// Octal, as `chmod` takes it: `0644`.
     pub mode: &'a str,
     pub owner: &'a str,
@@ -52,7 +60,8 @@ pub fn write_file(
     backup: bool,
     validate: Option<&str>,
 ) -> String {
-    Write { path, content, mode, owner, group, backup, validate, seen: Seen::Any }.shell()
+    Write { path, source: Source::Bytes(content), mode, owner, group, backup, validate, seen: Seen::Any }
+        .shell()
 }
 
 impl Write<'_> {
@@ -63,6 +72,10 @@ impl Write<'_> {
     pub fn shell(&self) -> String {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or((".", self.path));
         let folder = if folder.is_empty() { "/" } else { folder };
+        let fill = match self.source {
+            Source::Bytes(bytes) => format!("{{\n{}}} >\"$tmp\"", emit(bytes)),
+            Source::Shell(command) => command.to_owned(),
+        };
         let mut sh = format!(
             "(\n\
              umask 077\n\
@@ -74,19 +87,17 @@ impl Write<'_> {
              trap 'rm -f -- \"$tmp\" \"$old\"' EXIT\n\
              trap 'exit 1' HUP INT TERM\n\
              tmp=$(mktemp -- \"$folder/$prefix\"XXXXXX) || fail 'cannot make a temporary file beside it'\n\
-             {{\n{emit}}} >\"$tmp\" || fail 'cannot write its new content'\n",
+             {{\n{fill}\n}} || fail 'cannot write its new content'\n",
             path = quote(self.path),
             folder = quote(folder),
             prefix = quote(&format!(".{name}.datahub.")),
-            emit = emit(self.content),
         );
         let unchanged = match self.seen {
             Seen::Any => None,
             Seen::Absent => Some("[ ! -e \"$path\" ] && [ ! -L \"$path\" ]".to_owned()),
-            Seen::Bytes(bytes) => Some(format!(
-                "[ \"$(sha256sum <\"$path\" | cut -c1-64)\" = {} ]",
-                sha256_hex(bytes)
-            )),
+            Seen::Bytes(bytes) => {
+                Some(format!("[ \"$(sha256sum <\"$path\" | cut -c1-64)\" = {} ]", sha256_hex(bytes)))
+            }
         };
         if let Some(unchanged) = unchanged {
             // The new content counts too: the step may run twice after a lost connection.
