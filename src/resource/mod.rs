@@ -3,6 +3,20 @@
 //! A resource never holds a connection. It asks [`Question`]s, compares the [`Answers`] in a pure function,
 //! and for what differs says which shell brings it about. To add a type: one file here, one line in the list below.
 
+pub mod absent;
+pub mod apt_repository;
+pub mod block;
+pub mod directory;
+pub mod edit;
+pub mod file;
+pub mod hosts_entry;
+pub mod line;
+pub mod link;
+pub mod package;
+#[cfg(test)]
+mod testing;
+pub mod text;
+
 use std::time::Duration;
 
 use crate::probe::{Answers, Question, Unanswered};
@@ -110,9 +124,18 @@ macro_rules! resource_types {
     };
 }
 
-resource_types! {}
+resource_types! {
+    absent::Absent as "absent";
+    apt_repository::AptRepository as "apt_repository";
+    block::Block as "block";
+    directory::Directory as "directory";
+    file::File as "file";
+    hosts_entry::HostsEntry as "hosts_entry";
+    line::Line as "line";
+    link::Link as "link";
+    package::Package as "package";
+}
 
-#[allow(dead_code)]
 fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
     table: toml::Value,
 ) -> Result<Box<dyn Resource>, BuildError> {
