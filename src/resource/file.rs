@@ -241,7 +241,8 @@ mod tests {
             Some("2 B, sha256 ea5dbf9596d1…"),
             Some("4 B, sha256 7aa7a5359173…"),
         );
-        let cases: Vec<(Option<Stat>, Content, Result<Vec<Difference>, &str>)> = vec![
+        type Case = (Option<Stat>, Content, Result<Vec<Difference>, &'static str>);
+        let cases: Vec<Case> = vec![
             (Some(stat(T::File, 0o644)), Content::Same, Ok(vec![])),
             (Some(stat(T::File, 0o600)), Content::Same, Ok(vec![mode.clone()])),
             (Some(stat(T::File, 0o644)), old(), Ok(vec![text(Some("old\n"))])),

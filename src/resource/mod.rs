@@ -114,7 +114,6 @@ macro_rules! resource_types {
         pub const KINDS: &[&str] = &[$($kind),*];
 
         /// Builds a resource of type `kind` from its table, whose strings are no longer templates.
-        #[allow(unused_variables)]
         pub fn build(kind: &str, table: toml::Value) -> Result<Box<dyn Resource>, BuildError> {
             match kind {
                 $($kind => typed::<$module::$type>(table),)*
