@@ -293,6 +293,9 @@ impl<'a> Run<'a> {
             failure.hint = Some("it stays pending: the next run tries it again".into());
             return Err(failure.into());
         }
+        if handler.undo.is_some() {
+            self.confirm_login(role, handler).await?;
+        }
         if text.trim_end() == "rebooting" {
             self.wait_for_reboot(role).await?;
             // Strikes the mark off: the boot id is a new one now.
@@ -310,6 +313,31 @@ impl<'a> Run<'a> {
             milliseconds: started.elapsed().as_millis() as u64,
         });
         Ok(())
+    }
+
+    /// Proves with a new login, while the old one stays open, that nobody is locked out; else takes it all back.
+    async fn confirm_login(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
+        let login = self.transport.log_in_anew().await;
+        let shell = match login {
+            Ok(()) => step::confirm(&role.name, handler),
+            Err(_) => step::take_back(&role.name, handler),
+        };
+        let probe = Probe::new([]).after(shell);
+        let ended = self.run(&Script::new(probe.script())).await;
+        ended.map_err(|e| self.step_failure(role, None, &e))?;
+        let Err(error) = login else { return Ok(()) };
+        let mut failure = self.failure(
+            role,
+            None,
+            format!(
+                "after handler `{}` a new login no longer worked, so its change was taken back: {error}",
+                handler.name
+            ),
+        );
+        failure.place = Some(handler.place.to_string());
+        failure.hint =
+            Some("the node is as it was before; correct what the role sets, then run again".into());
+        Err(failure.into())
     }
 
     /// Waits until the node answers with another boot id. A login that works again is not enough: a slow

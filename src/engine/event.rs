@@ -10,6 +10,10 @@ use crate::resource::Difference;
 pub enum Event {
     RunStarted {
         run: String,
+        /// Who runs it: `user@machine`.
+        owner: String,
+        /// RFC 3339, UTC.
+        at: String,
         dry_run: bool,
         nodes: Vec<String>,
     },

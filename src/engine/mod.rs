@@ -186,6 +186,8 @@ pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outc
     let started = Instant::now();
     events.emit(Event::RunStarted {
         run: options.run.clone(),
+        owner: options.owner.clone(),
+        at: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
         dry_run: options.dry_run,
         nodes: targets.iter().map(|t| t.node.clone()).collect(),
     });

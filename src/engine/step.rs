@@ -3,7 +3,7 @@
 
 use crate::probe::sh::PENDING_DIR;
 use crate::role::{Action, Handler};
-use crate::shell::quote;
+use crate::shell::{emit, quote};
 
 /// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
 /// It waits for a step that an earlier, dead run left running.
@@ -46,7 +46,7 @@ pub fn short(role: &str, notify: &[String], shell: &str) -> String {
 pub fn long(role: &str, notify: &[String], shell: &str, id: &str) -> String {
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
         .replace("MARK", &mark(role, notify))
-        .replace("SCRIPT", &crate::shell::emit(shell.as_bytes()))
+        .replace("SCRIPT", &emit(shell.as_bytes()))
 }
 
 const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
@@ -63,21 +63,74 @@ fi
 while [ ! -e "$d/rc" ]; do flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1; done
 cat "$d/out"; rc=$(cat "$d/rc"); rm -rf "$d"; exit "$rc""#;
 
-/// What a handler runs. Its mark is struck off only after it has succeeded.
+/// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`].
 pub fn handler(role: &str, handler: &Handler) -> String {
-    let mark = quote(&format!("{PENDING_DIR}/{role}/{}", handler.name));
-    let body = match &handler.action {
+    let mark = mark_path(role, handler);
+    if handler.action == Action::Reboot {
+        return format!(
+            "[ -e {mark} ] || exit 0\nread -r noted <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
+        );
+    }
+    let action = action(&handler.action);
+    match &handler.undo {
+        None => short(role, &[], &format!("{action} || exit $?\nrm -f {mark}")),
+        Some(undo) => short(
+            role,
+            &[],
+            &GUARDED
+                .replace("DIR", &undo_dir(role, handler))
+                .replace("LIMIT", &LOGIN_LIMIT.to_string())
+                .replace("UNDO", &emit(format!("(\n{undo}\n)\n{action}\nrm -f {mark}\n").as_bytes()))
+                .replace("ACTION", &action),
+        ),
+    }
+}
+
+/// Seconds a node waits for a new login before it takes a change back by itself.
+const LOGIN_LIMIT: u32 = 60;
+
+/// Runs an action whose effect may lock everybody out. What takes it back lies ready, and runs by itself if
+/// nobody has confirmed in time, or at once if the action fails.
+const GUARDED: &str = r#"d=DIR
+mkdir -p -m 0700 "$d" || exit 1
+undo=$(mktemp "$d/XXXXXX") || exit 1
+{
+UNDO
+} >"$undo" || exit 1
+setsid sh -c 'sleep LIMIT; exec 9>>/run/datahub/step.lock; flock 9; [ ! -e "$1" ] || { sh "$1"; rm -f "$1"; }' sh "$undo" >/dev/null 2>&1 </dev/null &
+ACTION || { rc=$?; sh "$undo"; rm -f "$undo"; echo "it was taken back" >&2; exit "$rc"; }"#;
+
+/// A new login has worked after a handler with an `undo`: the change stays.
+pub fn confirm(role: &str, handler: &Handler) -> String {
+    short(role, &[], &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
+}
+
+/// No new login works: takes back what notified the handler.
+pub fn take_back(role: &str, handler: &Handler) -> String {
+    let dir = undo_dir(role, handler);
+    short(
+        role,
+        &[],
+        &format!("for undo in {dir}/*; do [ ! -e \"$undo\" ] || sh \"$undo\"; done\nrm -rf {dir}"),
+    )
+}
+
+fn action(action: &Action) -> String {
+    match action {
         Action::Restart(unit) => format!("systemctl daemon-reload && systemctl restart -- {}", quote(unit)),
         Action::Reload(unit) => format!("systemctl reload-or-restart -- {}", quote(unit)),
         Action::DaemonReload => "systemctl daemon-reload".into(),
         Action::Command(shell) => format!("(\n{shell}\n)"),
-        Action::Reboot => {
-            return format!(
-                "[ -e {mark} ] || exit 0\nread -r noted <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
-            );
-        }
-    };
-    short(role, &[], &format!("{body} || exit $?\nrm -f {mark}"))
+        Action::Reboot => "systemctl reboot".into(),
+    }
+}
+
+fn mark_path(role: &str, handler: &Handler) -> String {
+    quote(&format!("{PENDING_DIR}/{role}/{}", handler.name))
+}
+
+fn undo_dir(role: &str, handler: &Handler) -> String {
+    quote(&format!("/run/datahub/undo-{role}-{}", handler.name))
 }
 
 /// One word for people: `restart ssh.service`.
@@ -100,6 +153,7 @@ mod tests {
         let handler = Handler {
             name: "h".into(),
             action: Action::Restart("ssh.service".into()),
+            undo: None,
             place: crate::diagnostic::Place::new(&crate::diagnostic::Source::new("x", ""), 0..0),
         };
         let notify = ["h".to_owned()];
@@ -109,6 +163,9 @@ mod tests {
             long("base", &notify, "echo hi", "1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
+            super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
+            confirm("base", &handler),
+            take_back("base", &handler),
         ] {
             let script = crate::shell::whole_or_nothing(&script);
             let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");

@@ -1,5 +1,6 @@
 //! datahub.toml → [`Inventory`]. All mistakes are found in one go, each with its place and what to write instead.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ const TOP: &[&str] = &["cluster", "ssh", "secrets", "groups", "nodes"];
 const SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys"];
 const NODE_SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys", "host_key"];
 const NODE: &[&str] = &[
-    "host", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars", "ssh",
-    "hardware",
+    "host", "address", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars",
+    "ssh", "hardware",
 ];
 const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
 /// The group every node is in without saying so, when it is defined.
@@ -157,6 +158,7 @@ fn node<'d>(
         let twin = earlier.values().find(|other| other.host == *host && other.ssh.port == ssh.port);
         taken(reader, span, "host", host, twin);
     }
+    let address = address(reader, table, earlier).or_else(|| host.as_ref()?.0.parse().ok());
     let hostname = reader.string(table, "hostname");
     if let Some((hostname, span)) = &hostname {
         taken(reader, span, "hostname", hostname, earlier.values().find(|other| other.hostname == *hostname));
@@ -201,6 +203,7 @@ fn node<'d>(
     Node {
         name: name.to_owned(),
         host: host.map(|(host, _)| host).unwrap_or_default(),
+        address,
         hostname: hostname.map_or_else(|| name.to_owned(), |(hostname, _)| hostname),
         arch: arch.map(|(arch, _)| arch).unwrap_or_default(),
         os: os.map(|(os, _)| os).unwrap_or_default(),
@@ -213,6 +216,21 @@ fn node<'d>(
         ssh,
         stand_in: None,
     }
+}
+
+fn address<'d>(
+    reader: &mut Reader<'d>,
+    table: &Table<'d>,
+    earlier: &IndexMap<String, Node>,
+) -> Option<IpAddr> {
+    let (text, span) = reader.string(table, "address")?;
+    let Ok(address) = text.parse() else {
+        let help = "write a numeric IPv4 or IPv6 address, without a prefix length";
+        reader.error(span, format!("`{text}` is not an address"), "not numeric", help);
+        return None;
+    };
+    taken(reader, &span, "address", &text, earlier.values().find(|other| other.address == Some(address)));
+    Some(address)
 }
 
 /// A list of names whose places are kept for later checks.

@@ -1,5 +1,6 @@
 //! The inventory: `inventory/datahub.toml`, typed and checked, every mistake with its place.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -122,6 +123,8 @@ pub struct Node {
     pub name: String,
     /// Address or name to connect to; `local` for this machine.
     pub host: String,
+    /// Numeric address under which the other nodes know it; `None`: `host` is asked of the name service.
+    pub address: Option<IpAddr>,
     pub hostname: String,
     /// `amd64`, `arm64`.
     pub arch: String,

@@ -19,6 +19,7 @@ use crate::template::{Fault, Templates};
 const TOP: &[&str] = &["description", "after", "vars", "resource", "handler"];
 const AROUND: &[&str] = &["when", "for_each", "notify"];
 const VAR: &[&str] = &["type", "default", "doc", "choices"];
+const HANDLER: &[&str] = &["name", "when", "undo"];
 const ACTIONS: &[&str] = &["restart", "reload", "daemon-reload", "command", "reboot"];
 
 impl Roles {
@@ -141,7 +142,7 @@ impl Reading<'_> {
 
     fn handlers<'d>(&self, reader: &mut Reader<'d>, top: &Table<'d>) -> BTreeMap<String, HandlerSpec> {
         let mut handlers: BTreeMap<String, HandlerSpec> = BTreeMap::new();
-        let keys: Vec<&str> = ["name"].iter().chain(ACTIONS).copied().collect();
+        let keys: Vec<&str> = HANDLER.iter().chain(ACTIONS).copied().collect();
         for element in reader.elements(top, "handler", "a list of tables ([[handler]])") {
             let Some(table) = reader.table(&element, "a handler") else { continue };
             // The whole table's place: an element of an array has no key of its own.
@@ -157,13 +158,15 @@ impl Reading<'_> {
                 continue;
             };
             let Some(action) = self.action(reader, action) else { continue };
+            let when = self.expression(reader, &table, "when");
+            let undo = table.get("undo").and_then(|field| self.text(reader, field));
             let Some((name, span)) = name else { continue };
             if let Some(first) = handlers.get(&name) {
                 let message = format!("the handler `{name}` is already defined at {}", first.place);
                 reader.error(span, message, "second handler of this name", "rename one of them");
                 continue;
             }
-            handlers.insert(name, HandlerSpec { action, place: reader.place(span) });
+            handlers.insert(name, HandlerSpec { action, when, undo, place: reader.place(span) });
         }
         handlers
     }
@@ -180,9 +183,14 @@ impl Reading<'_> {
                 return Some(if key == "reboot" { ActionKind::Reboot } else { ActionKind::DaemonReload });
             }
         };
+        self.text(reader, field).map(make)
+    }
+
+    /// A template, its syntax checked.
+    fn text<'d>(&self, reader: &mut Reader<'d>, field: &Field<'d>) -> Option<Text> {
         let (text, span) = reader.string_of(field)?;
         self.syntax(reader, self.templates.check(&text), &text, span.clone());
-        Some(make(Text { text, place: reader.place(span) }))
+        Some(Text { text, place: reader.place(span) })
     }
 
     fn resources<'d>(

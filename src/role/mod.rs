@@ -86,6 +86,8 @@ pub struct ResourceSpec {
 #[derive(Debug, Clone)]
 pub struct HandlerSpec {
     pub action: ActionKind,
+    pub when: Option<Text>,
+    pub undo: Option<Text>,
     pub place: Place,
 }
 
@@ -139,6 +141,9 @@ impl Planned {
 pub struct Handler {
     pub name: String,
     pub action: Action,
+    /// POSIX sh that takes back what notified it. With it the handler counts as run only after a new login has
+    /// worked; where none works within a minute the node itself runs this and then the action once more.
+    pub undo: Option<String>,
     pub place: Place,
 }
 

@@ -86,7 +86,8 @@ fn context<'a>(
 ) -> Context {
     let describe = |node: &Node| {
         serde_json::json!({
-            "name": node.name, "hostname": node.hostname, "host": node.host, "arch": node.arch, "os": node.os,
+            "name": node.name, "hostname": node.hostname, "host": node.host, "address": node.address,
+            "arch": node.arch, "os": node.os,
             "groups": node.groups, "roles": node.roles, "labels": node.labels, "taints": node.taints,
             "disks": node.disks,
         })
@@ -130,10 +131,16 @@ impl Body<'_> {
 
 impl Planner<'_> {
     fn role(&mut self, role: &Role, context: &Context) -> RolePlan {
-        let resources = role.resources.iter().flat_map(|spec| self.resource(role, spec, context)).collect();
+        let mut resources: Vec<Planned> =
+            role.resources.iter().flat_map(|spec| self.resource(role, spec, context)).collect();
         let mut handlers = BTreeMap::new();
         for (name, spec) in &role.handlers {
+            if !spec.when.as_ref().is_none_or(|when| self.condition(when, context)) {
+                // It stays in the plan: what an earlier run left pending is still to be run.
+                resources.iter_mut().for_each(|resource| resource.notify.retain(|notified| notified != name));
+            }
             let mut text = |text: &Text| self.text(text, context);
+            let undo = spec.undo.as_ref().and_then(&mut text);
             let action = match &spec.action {
                 ActionKind::Restart(unit) => text(unit).map(Action::Restart),
                 ActionKind::Reload(unit) => text(unit).map(Action::Reload),
@@ -142,7 +149,7 @@ impl Planner<'_> {
                 ActionKind::Reboot => Some(Action::Reboot),
             };
             if let Some(action) = action {
-                let handler = Handler { name: name.clone(), action, place: spec.place.clone() };
+                let handler = Handler { name: name.clone(), action, undo, place: spec.place.clone() };
                 handlers.insert(name.clone(), handler);
             }
         }
@@ -166,16 +173,17 @@ impl Planner<'_> {
         }
     }
 
+    /// A condition with a mistake in it does not hold.
+    fn condition(&mut self, when: &Text, context: &Context) -> bool {
+        self.templates.condition(&when.text, context).unwrap_or_else(|fault| {
+            self.fault(&fault, &when.place, &when.text);
+            false
+        })
+    }
+
     fn one(&mut self, role: &Role, spec: &ResourceSpec, context: &Context) -> Option<Planned> {
-        if let Some(when) = &spec.when {
-            match self.templates.condition(&when.text, context) {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(fault) => {
-                    self.fault(&fault, &when.place, &when.text);
-                    return None;
-                }
-            }
+        if !spec.when.as_ref().is_none_or(|when| self.condition(when, context)) {
+            return None;
         }
         self.templates.take_used_secret();
         let mistakes = self.errors.len();

@@ -389,3 +389,32 @@ fn a_users_files_stand_before_the_built_in_ones() {
     assert_eq!(roles.roles["base"].description, "mine");
     assert_eq!(roles.roles.len(), 2);
 }
+
+#[test]
+fn a_handler_whose_condition_is_false_is_not_notified() {
+    let text = r#"
+description = "d"
+[[resource]]
+notify = ["reboot", "sshd"]
+note = { path = "/cmdline" }
+[[handler]]
+name = "reboot"
+when = "not facts.cgroup_memory"
+reboot = true
+[[handler]]
+name = "sshd"
+reload = "ssh.service"
+undo = "rm -f /etc/{{ node.name }}"
+"#;
+    let roles = load(&[("base", text), ("late", LATE)], &[]).unwrap_or_else(|e| panic!("{}", plain(&e)));
+    let inventory = inventory(INVENTORY);
+    for (cgroup_memory, notified) in [(false, vec!["reboot", "sshd"]), (true, vec!["sshd"])] {
+        let facts = crate::probe::Facts { cgroup_memory, ..claimed(&inventory.nodes["a"]) };
+        let planned = plan(&inventory, &roles, "a", &facts, &Vars::new(), None, &Secrets::placeholder())
+            .expect("planned");
+        let base = &planned.roles[0];
+        assert_eq!(base.resources[0].notify, notified);
+        assert_eq!(base.handlers.len(), 2, "what an earlier run left pending still has its handler");
+        assert_eq!(base.handlers["sshd"].undo.as_deref(), Some("rm -f /etc/a"));
+    }
+}

@@ -176,6 +176,10 @@ impl Transport for Local {
         Box::pin(async { Ok(()) })
     }
 
+    fn log_in_anew<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+        self.reconnect()
+    }
+
     fn round_trips(&self) -> usize {
         self.round_trips.load(Ordering::Relaxed)
     }

@@ -125,6 +125,9 @@ pub trait Transport: Send + Sync {
     /// Opens a new connection in place of one that was lost.
     fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
+    /// Opens a further connection, becomes root over it and closes it: whether one can still log in.
+    fn log_in_anew<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
     /// How many scripts have been run: each is one round trip.
     fn round_trips(&self) -> usize;
 }

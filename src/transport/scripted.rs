@@ -90,6 +90,10 @@ impl Transport for Scripted {
         Box::pin(async { Ok(()) })
     }
 
+    fn log_in_anew<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+        self.reconnect()
+    }
+
     fn round_trips(&self) -> usize {
         lock(&self.seen).len()
     }
