@@ -1,1 +1,206 @@
 //! The only place that prints.
+//!
+//! Results go to standard output, what happens meanwhile and mistakes to standard error. All text is made of
+//! [`line::Line`]s, which are clean by construction, and leaves through one [`screen::Screen`].
+
+mod json;
+mod line;
+mod prompt;
+mod screen;
+mod style;
+mod table;
+mod text;
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::diagnostic::Diagnostics;
+use crate::engine::event::Event;
+use crate::engine::record::Record;
+use crate::transport::prompt::{NoPrompts, Prompter};
+use crate::transport::{self, Output};
+use line::Line;
+use screen::{Channel, Screen, Stream};
+use style::Style;
+
+/// How results are written (`--format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one value, or for a run one event a line.
+    Json,
+    /// For a comment on a pull request.
+    Markdown,
+}
+
+/// When colour is used (`--color`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR, CLICOLOR or TERM say otherwise.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    pub format: Format,
+    pub color: ColorChoice,
+    /// Nothing but errors, and the results asked for.
+    pub quiet: bool,
+    /// Diffs of what is changed, waits, logins.
+    pub verbose: bool,
+}
+
+/// Where everything is printed; cheap to clone.
+#[derive(Clone)]
+pub struct Ui {
+    settings: Settings,
+    screen: Arc<Screen>,
+}
+
+impl Ui {
+    /// Looks at the terminals and the environment once.
+    pub fn new(settings: Settings) -> Self {
+        let color = |terminal| style::wanted(settings.color, |name| std::env::var(name).ok(), terminal);
+        let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        let out = Channel {
+            size: || console::Term::stdout().size_checked(),
+            ..Channel::new(std::io::stdout(), out, color(out))
+        };
+        let err = Channel {
+            size: || console::Term::stderr().size_checked(),
+            ..Channel::new(std::io::stderr(), err, color(err))
+        };
+        Self { settings, screen: Arc::new(Screen::new(out, err)) }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A result, of one or more lines, on standard output.
+    pub fn line(&self, text: &str) {
+        let lines: Vec<Line> = text.split('\n').map(|line| Line::new().content(Style::Plain, line)).collect();
+        self.screen.lines(Stream::Out, &lines);
+    }
+
+    /// What is being done: `   Building image trixie`. For people only.
+    pub fn status(&self, verb: &str, text: &str) {
+        if !self.settings.quiet && self.settings.format != Format::Json {
+            let verb = Line::new().styled(Style::Good, verb).pad_left(STATUS_WIDTH);
+            self.screen.lines(Stream::Err, &[verb.text(" ").text(text)]);
+        }
+    }
+
+    pub fn note(&self, text: &str) {
+        if !self.settings.quiet && self.settings.format != Format::Json {
+            self.labelled(Style::Strong, "note", text);
+        }
+    }
+
+    pub fn warning(&self, text: &str) {
+        if !self.settings.quiet {
+            self.labelled(Style::Warning, "warning", text);
+        }
+    }
+
+    pub fn hint(&self, text: &str) {
+        if !self.settings.quiet && self.settings.format != Format::Json {
+            self.labelled(Style::Hint, "hint", text);
+        }
+    }
+
+    /// What went wrong, details beneath it, and what to do next. Printed in every format, quiet or not.
+    pub fn error(&self, message: &str, details: &[String], hint: Option<&str>) {
+        let mut lines = labelled(Style::Bad, "error", message);
+        let details = details.iter().flat_map(|detail| detail.lines());
+        lines.extend(details.map(|detail| Line::new().content(Style::Plain, detail).indent(2)));
+        lines.extend(
+            hint.into_iter().flat_map(|hint| labelled(Style::Hint, "hint", hint)).map(|l| l.indent(2)),
+        );
+        self.screen.lines(Stream::Err, &lines);
+    }
+
+    /// Every mistake with its place in the text, then their number.
+    pub fn diagnostics(&self, diagnostics: &Diagnostics) {
+        for diagnostic in &diagnostics.0 {
+            self.error(&diagnostic.message, &[], diagnostic.help.as_deref());
+        }
+    }
+
+    /// A table, cut to the terminal's width on a terminal only.
+    pub fn table(&self, columns: &[&str], rows: &[Vec<String>]) {
+        let mut table = table::Table::new(columns.iter().copied());
+        for row in rows {
+            table.row(row.iter().map(|cell| Line::from(cell.as_str())));
+        }
+        self.screen.lines(Stream::Out, &table.lines(self.screen.columns(Stream::Out)));
+    }
+
+    /// One JSON value, indented.
+    pub fn json(&self, value: &impl Serialize) {
+        match json::pretty(value) {
+            Ok(bytes) => self.screen.bytes(Stream::Out, bytes),
+            Err(e) => self.error("the result cannot be written as JSON", &[e.to_string()], None),
+        }
+    }
+
+    /// Asks a yes-or-no question; `None` when there is nobody to ask.
+    pub fn confirm(&self, question: &str) -> Option<bool> {
+        prompt::confirm(&self.screen, question)
+    }
+
+    /// Asks for passwords on the terminal; declines where there is none.
+    pub fn prompter(&self) -> Arc<dyn Prompter> {
+        if std::io::stdin().is_terminal() && self.screen.is_terminal(Stream::Err) {
+            Arc::new(prompt::Terminal(self.screen.clone()))
+        } else {
+            Arc::new(NoPrompts)
+        }
+    }
+
+    /// Says that an interrupt was taken note of.
+    pub fn interrupted(&self, second: bool) {
+        self.warning(match second {
+            false => "interrupted: finishing the running steps; press Ctrl-C again to stop now",
+            true => "stopping now",
+        });
+    }
+
+    /// Draws a run to its end and writes every event to its record.
+    pub async fn follow(&self, mut events: UnboundedReceiver<Event>, mut record: Option<Record>) {
+        while let Some(event) = events.recv().await {
+            if let Some(record) = &mut record {
+                let _ = record.write(&event);
+            }
+        }
+    }
+
+    /// What a command run on a node came to.
+    pub fn node_output(&self, node: &str, result: &Result<Output, transport::Error>) {
+        let _ = (node, result);
+    }
+
+    fn labelled(&self, style: Style, label: &str, text: &str) {
+        self.screen.lines(Stream::Err, &labelled(style, label, text));
+    }
+}
+
+/// Columns of a status verb, as in cargo.
+const STATUS_WIDTH: usize = 12;
+
+/// `label: text`; further lines of the text stand beneath its first.
+fn labelled(style: Style, label: &str, text: &str) -> Vec<Line> {
+    let mut lines = text.split('\n');
+    let first =
+        Line::new().styled(style, label).text(": ").content(Style::Plain, lines.next().unwrap_or_default());
+    let rest = lines.map(|line| Line::new().content(Style::Plain, line).indent(text::width(label) + 2));
+    std::iter::once(first).chain(rest).collect()
+}

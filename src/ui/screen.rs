@@ -1,0 +1,171 @@
+//! The two streams and the picture that is redrawn in place. Everything that is printed goes through here, in one
+//! piece at a time, so that nothing is torn and a reader that has gone away (`datahub plan | head`) ends nothing.
+
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::line::Line;
+
+/// What is assumed of a terminal that does not tell its size.
+const COLUMNS: usize = 80;
+const ROWS: usize = 24;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Results.
+    Out,
+    /// What happens meanwhile, and mistakes.
+    Err,
+}
+
+/// A stream with what is known of it.
+pub struct Channel {
+    pub writer: Box<dyn Write + Send>,
+    pub terminal: bool,
+    pub color: bool,
+    /// Rows and columns; asked each time, for a window changes its size.
+    pub size: fn() -> Option<(u16, u16)>,
+    /// The reader has gone away, or the disk is full: nothing more is written.
+    pub closed: bool,
+}
+
+impl Channel {
+    pub fn new(writer: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
+        Self { writer: Box::new(writer), terminal, color, size: || None, closed: false }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if !self.closed {
+            let written = self.writer.write_all(bytes).and_then(|()| self.writer.flush());
+            self.closed = written.is_err();
+        }
+    }
+}
+
+pub struct Screen(Mutex<Inner>);
+
+struct Inner {
+    out: Channel,
+    err: Channel,
+    picture: Option<ProgressBar>,
+    /// What was to be written while somebody is being asked something.
+    held: Option<Vec<(Stream, Vec<u8>)>>,
+}
+
+impl Inner {
+    fn channel(&mut self, stream: Stream) -> &mut Channel {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        }
+    }
+
+    fn write(&mut self, stream: Stream, bytes: Vec<u8>) {
+        if let Some(held) = &mut self.held {
+            held.push((stream, bytes));
+        } else if let Some(picture) = self.picture.clone() {
+            picture.suspend(|| self.channel(stream).write(&bytes));
+        } else {
+            self.channel(stream).write(&bytes);
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(picture) = self.picture.take() {
+            picture.finish_and_clear();
+        }
+    }
+}
+
+impl Screen {
+    pub fn new(out: Channel, err: Channel) -> Self {
+        Self(Mutex::new(Inner { out, err, picture: None, held: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that died while printing must not silence the others.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_terminal(&self, stream: Stream) -> bool {
+        self.lock().channel(stream).terminal
+    }
+
+    pub fn color(&self, stream: Stream) -> bool {
+        self.lock().channel(stream).color
+    }
+
+    /// Columns of a terminal; `None` for anything else, where nothing is to be cut.
+    pub fn columns(&self, stream: Stream) -> Option<usize> {
+        let mut inner = self.lock();
+        let channel = inner.channel(stream);
+        channel.terminal.then(|| (channel.size)().map_or(COLUMNS, |(_, columns)| columns.max(1).into()))
+    }
+
+    pub fn rows(&self, stream: Stream) -> usize {
+        (self.lock().channel(stream).size)().map_or(ROWS, |(rows, _)| rows.into())
+    }
+
+    /// Writes lines, above the picture if there is one.
+    pub fn lines<'a>(&self, stream: Stream, lines: impl IntoIterator<Item = &'a Line>) {
+        let mut inner = self.lock();
+        let color = inner.channel(stream).color;
+        let text: String = lines.into_iter().map(|line| line.painted(color) + "\n").collect();
+        if !text.is_empty() {
+            inner.write(stream, text.into_bytes());
+        }
+    }
+
+    /// Writes bytes as they are; only for what was made clean before.
+    pub fn bytes(&self, stream: Stream, bytes: impl Into<Vec<u8>>) {
+        self.lock().write(stream, bytes.into());
+    }
+
+    /// Draws lines at the foot of the terminal in place of those drawn before. They are no wider than it.
+    pub fn draw(&self, lines: &[Line]) {
+        let mut inner = self.lock();
+        if inner.held.is_some() {
+            return;
+        }
+        if lines.is_empty() {
+            return inner.clear();
+        }
+        let color = inner.err.color;
+        let picture = inner.picture.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.with_style(
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            )
+        });
+        let text: Vec<String> = lines.iter().map(|line| line.painted(color)).collect();
+        picture.set_message(text.join("\n"));
+        picture.tick();
+    }
+
+    /// Writes a prompt although the screen is paused.
+    pub fn now(&self, prompt: String) {
+        self.lock().err.write(prompt.as_bytes());
+    }
+
+    /// Takes the picture away and holds back what is printed, until the guard is dropped.
+    pub fn pause(&self) -> Pause<'_> {
+        let mut inner = self.lock();
+        inner.clear();
+        inner.held.get_or_insert_default();
+        Pause(self)
+    }
+}
+
+/// The screen is somebody else's.
+pub struct Pause<'a>(&'a Screen);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        for (stream, bytes) in inner.held.take().unwrap_or_default() {
+            inner.write(stream, bytes);
+        }
+    }
+}
