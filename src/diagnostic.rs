@@ -100,6 +100,7 @@ pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Opti
 pub fn suggest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(word, valid.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if valid.clone().into_iter().next().is_none() => "there is none".into(),
         None => {
             format!("valid: {}", valid.into_iter().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(", "))
         }

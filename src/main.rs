@@ -1,1 +1,5 @@
-fn main() {}
+//! Parses, runs, and ends with the exit code.
+
+fn main() -> std::process::ExitCode {
+    datahub::cli::main().into()
+}

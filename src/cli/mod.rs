@@ -1,1 +1,144 @@
-//! One file a command.
+//! The command line: one file a command. Reads flags, calls the layers below, shows what they say.
+
+mod completions;
+mod exec;
+mod facts;
+mod inventory;
+#[cfg(feature = "lab")]
+mod lab;
+mod problem;
+mod project;
+mod provision;
+mod selection;
+mod session;
+mod validate;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::ui::{ColorChoice, Format, Settings, Ui};
+pub use problem::Exit;
+
+/// Turns bare Debian machines into what an inventory describes, and keeps them so.
+///
+/// Looks before it touches: every command that changes a node can show its changes first.
+/// Reads inventory/datahub.toml, in this folder or the nearest one above it.
+#[derive(Parser)]
+#[command(name = "datahub", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, or nothing to do; 1 failed; 2 changes are pending \
+    (--detailed-exitcode); 64 a mistake in the command or the inventory; 130 interrupted.")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The folder that holds datahub.toml, or the file [default: the nearest inventory/]
+    #[arg(short, long, global = true, env = "DATAHUB_INVENTORY", value_name = "PATH", hide_env_values = true)]
+    inventory: Option<PathBuf>,
+    /// A folder with roles/ and templates/ of your own, laid over the built-in ones
+    /// [default: the folder above the inventory's]
+    #[arg(long, global = true, env = "DATAHUB_ROLES", value_name = "DIR", hide_env_values = true)]
+    roles: Option<PathBuf>,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Print more: the diff of every change made, waits, records
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[cfg(feature = "lab")]
+    #[command(flatten)]
+    lab: lab::Choice,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Provision(provision::Provision),
+    Plan(provision::Plan),
+    Validate(validate::Validate),
+    Inventory(inventory::Inventory),
+    Facts(facts::Facts),
+    Exec(exec::Exec),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    fn format(&self) -> Format {
+        match self {
+            Self::Provision(command) => command.run.format,
+            Self::Plan(command) => command.run.format,
+            Self::Validate(_) | Self::Completions(_) => Format::Text,
+            Self::Inventory(command) => command.format.into(),
+            Self::Facts(command) => command.format.into(),
+            Self::Exec(command) => command.format.into(),
+        }
+    }
+}
+
+/// The formats of commands whose result is a table or a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Shape {
+    #[default]
+    Text,
+    Json,
+}
+
+impl From<Shape> for Format {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Text => Self::Text,
+            Shape::Json => Self::Json,
+        }
+    }
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; anything else is a mistake. A closed terminal changes nothing.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let ui = Ui::new(Settings {
+        format: cli.command.format(),
+        color: cli.global.color,
+        quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
+    });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.error(&format!("cannot start: {error}"), &[], None);
+            return Exit::Failed;
+        }
+    };
+    let result = runtime.block_on(run(cli, &ui));
+    // A name lookup or a prompt on a thread of its own must not hold up the end.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| problem::report(&ui, &error))
+}
+
+async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Provision(command) => command.run(&global, ui).await,
+        Command::Plan(command) => command.run(&global, ui).await,
+        Command::Validate(command) => command.run(&global, ui),
+        Command::Inventory(command) => command.run(&global, ui),
+        Command::Facts(command) => command.run(&global, ui).await,
+        Command::Exec(command) => command.run(&global, ui).await,
+        Command::Completions(command) => command.run(&mut Cli::command()),
+    }
+}

@@ -424,7 +424,7 @@ impl<'a> Run<'a> {
         Err(Failure {
             message: format!("another run is changing this node: {holder}"),
             hint: Some("wait for it to end; its lock goes away with it".into()),
-            ..blank()
+            ..Failure::default()
         }
         .into())
     }
@@ -509,7 +509,7 @@ impl<'a> Run<'a> {
             role: Some(role.name.clone()),
             resource: planned.map(Planned::label),
             place: planned.map(|p| p.place.to_string()),
-            ..blank()
+            ..Failure::default()
         }
     }
 
@@ -524,7 +524,7 @@ impl<'a> Run<'a> {
             message: (self.context.redact)(why),
             output: self.last_lines(&String::from_utf8_lossy(&output.stderr)),
             hint: Some("log in by hand and look at what the shell prints: ssh NODE true".into()),
-            ..blank()
+            ..Failure::default()
         }
         .into()
     }
@@ -537,17 +537,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn blank() -> Failure {
-    Failure {
-        message: String::new(),
-        role: None,
-        resource: None,
-        place: None,
-        output: Vec::new(),
-        hint: None,
-    }
-}
-
 fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
     let message = match error {
         transport::Error::Lost(_) | transport::Error::Timeout(_) | transport::Error::Other(_) => {
@@ -555,7 +544,7 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         }
         _ => error.to_string(),
     };
-    Failure { message, hint: error.hint(), ..blank() }.into()
+    Failure { message, hint: error.hint(), ..Failure::default() }.into()
 }
 
 fn list(change: &Change) -> String {

@@ -132,7 +132,7 @@ pub struct Summary {
 }
 
 /// What went wrong on a node: what, where, why, and what to do next.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
 pub struct Failure {
     /// `cannot apply package curl`
     pub message: String,
@@ -143,6 +143,17 @@ pub struct Failure {
     /// The last lines the node printed, made printable, without secrets.
     pub output: Vec<String>,
     pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::default() }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
 }
 
 /// Takes events; cheap to clone, usable from every task.

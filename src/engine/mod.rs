@@ -297,10 +297,8 @@ async fn converge_node(
                     return Err(Failure {
                         message: format!("role {role} was skipped: {reason}"),
                         role: Some(role.clone()),
-                        resource: None,
-                        place: None,
-                        output: Vec::new(),
                         hint: Some(format!("mend {failed} first, then run again")),
+                        ..Failure::default()
                     }
                     .into());
                 }

@@ -12,6 +12,7 @@ use crate::probe::Facts;
 
 pub(crate) mod document;
 pub(crate) mod load;
+mod target;
 pub mod vars;
 
 pub use document::{Span, Spans};
@@ -151,6 +152,7 @@ pub fn claimed(node: &Node) -> Facts {
         arch: node.arch.clone(),
         os: os.to_owned(),
         os_version: version.to_owned(),
+        login_user: node.ssh.user.clone().unwrap_or_else(|| "root".into()),
         ..Facts::default()
     }
 }

@@ -32,8 +32,9 @@ pub struct Facts {
     pub ufw_active: bool,
     /// /run/reboot-required exists.
     pub reboot_required: bool,
-    /// How the board boots: `armbian`, `orangepi`, `raspberrypi`, `dietpi`, or empty.
-    pub boot_layout: String,
-    /// The login user's authorized_keys file is not empty: a key login is possible.
+    /// Where a single-board computer keeps its kernel arguments: the `…Env.txt` of DietPi, Armbian or Orange Pi
+    /// (a line `extraargs=`), the `cmdline.txt` of Raspberry Pi (one line of words), or empty.
+    pub boot_file: String,
+    /// Who logged in, before becoming root.
     pub login_user: String,
 }

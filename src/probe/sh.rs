@@ -497,10 +497,9 @@ for l in /etc/os-release /etc/ufw/ufw.conf; do
   [ -r "$l" ] && while read -r v; do case "$v" in ID=*|VERSION_ID=*|VERSION_CODENAME=*|ENABLED=*) o="$o${nl}$v";; esac; done <"$l"
 done
 [ -r /proc/cgroups ] && while read -r v a b e; do [ "$v" = memory ] && o="$o${nl}cgroup1=$e"; done </proc/cgroups
-if [ -e /boot/dietpi ] || [ -e /boot/dietpi.txt ]; then o="$o${nl}boot=dietpi"
-elif [ -e /boot/armbianEnv.txt ]; then o="$o${nl}boot=armbian"
-elif [ -e /boot/orangepiEnv.txt ]; then o="$o${nl}boot=orangepi"
-elif [ -e /boot/firmware/cmdline.txt ]; then o="$o${nl}boot=raspberrypi"; fi
+for l in /boot/dietpiEnv.txt /boot/armbianEnv.txt /boot/orangepiEnv.txt /boot/firmware/cmdline.txt /boot/cmdline.txt; do
+  [ -f "$l" ] && { o="$o${nl}boot=$l"; break; }
+done
 o="$o${nl}user=${SUDO_USER:-root}"
 f 0 0 "$o"
 "#;
@@ -533,7 +532,7 @@ fn read_facts(body: &str) -> Facts {
             "VERSION_ID" => facts.os_version = own(),
             "VERSION_CODENAME" => facts.os_codename = own(),
             "ENABLED" => facts.ufw_active = value == "yes",
-            "boot" => facts.boot_layout = own(),
+            "boot" => facts.boot_file = own(),
             "user" => facts.login_user = own(),
             _ => {}
         }
