@@ -413,7 +413,8 @@ impl<'a> Run<'a> {
     }
 
     async fn take_lock(&mut self) -> Result<(), Stop> {
-        let script = Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(1800));
+        let script = Script::new(step::lock(&self.context.owner, &self.context.run))
+            .timeout(Duration::from_secs(1800));
         let (line, hold) =
             self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
         if line.trim() == "locked" {
@@ -479,8 +480,8 @@ impl<'a> Run<'a> {
                         }
                     }
                     if self.lock.take().is_some() {
-                        let lock =
-                            Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(60));
+                        let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
+                            .timeout(Duration::from_secs(60));
                         let (line, hold) = self.transport.hold(&lock).await?;
                         if line.trim() != "locked" {
                             return Err(transport::Error::Other(format!(
