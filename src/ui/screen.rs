@@ -27,13 +27,15 @@ pub struct Channel {
     pub color: bool,
     /// Rows and columns; asked each time, for a window changes its size.
     pub size: fn() -> Option<(u16, u16)>,
+    /// What was written can be drawn over.
+    pub live: bool,
     /// The reader has gone away, or the disk is full: nothing more is written.
     pub closed: bool,
 }
 
 impl Channel {
     pub fn new(writer: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
-        Self { writer: Box::new(writer), terminal, color, size: || None, closed: false }
+        Self { writer: Box::new(writer), terminal, color, size: || None, live: false, closed: false }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -52,6 +54,7 @@ struct Inner {
     picture: Option<ProgressBar>,
     /// What was to be written while somebody is being asked something.
     held: Option<Vec<(Stream, Vec<u8>)>>,
+    interrupted: bool,
 }
 
 impl Inner {
@@ -81,7 +84,7 @@ impl Inner {
 
 impl Screen {
     pub fn new(out: Channel, err: Channel) -> Self {
-        Self(Mutex::new(Inner { out, err, picture: None, held: None }))
+        Self(Mutex::new(Inner { out, err, picture: None, held: None, interrupted: false }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,6 +98,19 @@ impl Screen {
 
     pub fn color(&self, stream: Stream) -> bool {
         self.lock().channel(stream).color
+    }
+
+    /// Whether a picture can be drawn.
+    pub fn is_live(&self) -> bool {
+        self.lock().err.live
+    }
+
+    pub fn interrupt(&self) {
+        self.lock().interrupted = true;
+    }
+
+    pub fn is_interrupted(&self) -> bool {
+        self.lock().interrupted
     }
 
     /// Columns of a terminal; `None` for anything else, where nothing is to be cut.
