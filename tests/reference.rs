@@ -151,6 +151,14 @@ fn table(vars: &Declarations) -> String {
 }
 
 #[test]
+fn events() {
+    let source = std::fs::read_to_string(root().join("src/ui/json.rs")).expect("the JSON stream's source");
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let text: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    keep("events.md", &format!("# Events\n\n{}\n", text.join("\n").replace("[`Event`]", "event")));
+}
+
+#[test]
 fn every_page_is_linked() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
     for page in std::fs::read_dir(root().join("docs")).expect("docs").flatten() {
