@@ -21,7 +21,15 @@ pub fn mistake(kind: &str, fields: &str) -> String {
 }
 
 pub fn stat(file_type: FileType, mode: u32) -> Stat {
-    Stat { file_type, mode, owner: "root".into(), group: "root".into(), size: 0, target: String::new() }
+    Stat {
+        file_type,
+        mode,
+        owner: "root".into(),
+        group: "root".into(),
+        size: 0,
+        target: String::new(),
+        identity: (0, 0),
+    }
 }
 
 /// A root-owned file with this content, asked for with an empty `unless`.
@@ -135,5 +143,13 @@ fn look(path: &str) -> Option<Stat> {
         _ => FileType::Other,
     };
     let target = std::fs::read_link(path).map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
-    Some(Stat { file_type, mode: meta.mode() & 0o7777, owner, group, size: meta.len(), target })
+    Some(Stat {
+        file_type,
+        mode: meta.mode() & 0o7777,
+        owner,
+        group,
+        size: meta.len(),
+        target,
+        identity: (meta.dev(), meta.ino()),
+    })
 }
