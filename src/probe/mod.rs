@@ -148,6 +148,15 @@ pub struct Mount {
     pub options: String,
 }
 
+/// The device that is meant by the first field of an fstab line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// As the mount table writes it: links followed, device-mapper devices by their name.
+    pub name: String,
+    /// What [`Stat::identity`] begins with for everything on it; 0 if it is not a device.
+    pub number: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub uid: u32,
@@ -181,8 +190,8 @@ pub enum Answer {
     /// Keys of `blkid -p -o export`; empty: it was read and has no signature. With several signatures that
     /// contradict each other the only key is `AMBIVALENT`. `None`: no such device, or it cannot be read.
     Device(Option<HashMap<String, String>>),
-    /// Written as the mount table writes it: links followed, device-mapper names kept. `None`: no such device.
-    Source(Option<String>),
+    /// `None`: no such device.
+    Source(Option<Source>),
     /// Exit status.
     Guard(i32),
     /// `role/handler`, sorted.
@@ -228,7 +237,7 @@ accessors! {
     hostname() -> String = Question::Hostname, Hostname;
     swaps() -> Vec<String> = Question::Swaps, Swaps;
     device(path: &str) -> Option<HashMap<String, String>> = Question::Device(path.into()), Device;
-    source(field: &str) -> Option<String> = Question::Source(field.into()), Source;
+    source(field: &str) -> Option<Source> = Question::Source(field.into()), Source;
     guard(script: &str) -> i32 = Question::Guard(script.into()), Guard;
     pending_handlers() -> Vec<String> = Question::PendingHandlers, PendingHandlers;
 }

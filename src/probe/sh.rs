@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use super::frame::{self, Frame, FrameError};
 use super::{
-    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Module, Mount, Package, Question, Stat, Sysctl,
-    Unit, User,
+    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Module, Mount, Package, Question, Source, Stat,
+    Sysctl, Unit, User,
 };
 use crate::shell::{quote, quote_all};
 
@@ -223,9 +223,10 @@ impl Part<'_> {
             Part::Each(Question::Source(field)) => {
                 // The mount table knows a device-mapper device by its name, /dev/mapper/…, not by its number.
                 format!(
-                    "{}[ -n \"$o\" ] && [ -e \"$o\" ] && o=$(readlink -f -- \"$o\") || o=\n\
+                    "{}t=\n\
+                     if [ -n \"$o\" ] && [ -e \"$o\" ]; then o=$(readlink -f -- \"$o\"); t=$(stat -c '%t %T' -- \"$o\"); else o=; fi\n\
                      n=/sys/block/${{o##*/}}/dm/name; [ ! -r \"$n\" ] || {{ read -r n <\"$n\"; o=/dev/mapper/$n; }}\n\
-                     f {id} 0 \"$o\"",
+                     f {id} 0 \"$t $o\"",
                     match field.split_once('=') {
                         Some(_) if !field.starts_with('/') =>
                             format!("o=$(findfs {} 2>/dev/null </dev/null)\n", quote(field)),
@@ -347,7 +348,7 @@ impl Part<'_> {
                         NO_DEVICE => Answer::Device(None),
                         _ => return must(path),
                     },
-                    Question::Source(_) => Answer::Source(Some(body).filter(|device| !device.is_empty())),
+                    Question::Source(_) => Answer::Source(read_source(&body)),
                     Question::Guard(_) => Answer::Guard(frame.status),
                     _ => {
                         let mut names: Vec<String> = body.split_whitespace().map(str::to_owned).collect();
@@ -487,6 +488,14 @@ fn modules_shell(names: &[&str]) -> String {
         "o=\"$o$nl$(grep -HoE {pattern} \"$d/modules.builtin\" \"$d/modules.dep\" 2>/dev/null </dev/null)\""
     );
     out
+}
+
+/// Major and minor number, hexadecimal, and the name.
+fn read_source(body: &str) -> Option<Source> {
+    let mut fields = body.splitn(3, ' ');
+    let mut number = || u32::from_str_radix(fields.next()?, 16).ok();
+    let number = rustix::fs::makedev(number()?, number()?);
+    Some(Source { name: fields.next().filter(|name| !name.is_empty())?.to_owned(), number })
 }
 
 fn read_module(name: &str, body: &str) -> Module {
@@ -670,6 +679,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
         std::fs::write(path("it's a file"), b"a\0b\n\n").expect("written");
+        std::os::unix::fs::symlink("/dev/null", path("null")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", path("link")).expect("linked");
         let inode =
             std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path("it's a file")).expect("there"));
@@ -703,7 +713,7 @@ mod tests {
             Question::Guard("[ -z \"$(command -v f)\" ]".into()),
             Question::Module("no_such_module".into()),
             Question::Source("UUID=no such".into()),
-            Question::Source("/dev/fd".into()),
+            Question::Source(path("null")),
             Question::Device(path("zero")),
             Question::Device(path("swap")),
             Question::Device(path("none")),
@@ -736,9 +746,8 @@ mod tests {
         let Answer::Module(module) = get(Question::Module("no_such_module".into())) else { panic!() };
         assert!(matches!(module, Module::Missing | Module::NoModules), "{module:?}");
         assert_eq!(get(Question::Source("UUID=no such".into())), Answer::Source(None));
-        assert!(
-            matches!(get(Question::Source("/dev/fd".into())), Answer::Source(Some(d)) if d.starts_with("/proc/"))
-        );
+        let null = Source { name: "/dev/null".into(), number: rustix::fs::makedev(1, 3) };
+        assert_eq!(get(Question::Source(path("null"))), Answer::Source(Some(null)), "a link is followed");
         let Answer::Device(Some(swap)) = get(Question::Device(path("swap"))) else { panic!() };
         assert_eq!(swap["TYPE"], "swap");
         assert_eq!(get(Question::Device(path("zero"))), Answer::Device(Some(HashMap::new())));
