@@ -22,9 +22,9 @@ pub enum Question {
     Package(String),
     /// A systemd unit, with its suffix: `ssh.service`.
     Unit(String),
-    /// A kernel setting in dotted form: its live value.
+    /// A kernel setting in dotted form: its live value, and whether it can be set here.
     Sysctl(String),
-    /// Whether a kernel module is loaded or built in.
+    /// A kernel module, by its own name (no alias).
     Module(String),
     /// What is mounted at a path.
     Mount(String),
@@ -38,6 +38,8 @@ pub enum Question {
     Swaps,
     /// A block device's signature (`blkid -p`).
     Device(String),
+    /// Which device the first field of an fstab line (`UUID=…`, `/dev/disk/by-id/…`) means here.
+    Source(String),
     /// The only free-form question: a guard's exit status. Must be read-only.
     Guard(String),
     /// Handlers that an earlier run notified and did not live to run.
@@ -64,6 +66,8 @@ pub struct Stat {
     pub size: u64,
     /// Where a link points; empty for anything else.
     pub target: String,
+    /// Device number and inode: two paths with the same ones are the same thing, as a bind mount and its source are.
+    pub identity: (u64, u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +110,51 @@ pub struct Unit {
     pub path: String,
 }
 
+/// A kernel setting's live value, its white space folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    pub value: String,
+    /// The kernel would let this process write it; not so in a container whose /proc/sys is read-only.
+    pub writable: bool,
+}
+
+/// Where a kernel module is, for the kernel that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Module {
+    /// Part of the kernel itself.
+    BuiltIn,
+    Loaded,
+    /// Not loaded; its file is in /lib/modules.
+    Available,
+    /// Neither loaded nor in /lib/modules.
+    Missing,
+    /// Not loaded, and the running kernel has no folder in /lib/modules: WSL, a container, or a kernel package
+    /// that was replaced and waits for a reboot.
+    NoModules,
+}
+
+impl Module {
+    /// Its code is in the running kernel.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::BuiltIn | Self::Loaded)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// As in /proc/self/mounts, escapes decoded.
     pub device: String,
     pub fstype: String,
     pub options: String,
+}
+
+/// The device that is meant by the first field of an fstab line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// As the mount table writes it: links followed, device-mapper devices by their name.
+    pub name: String,
+    /// What [`Stat::identity`] begins with for everything on it; 0 if it is not a device.
+    pub number: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,17 +178,20 @@ pub enum Answer {
     Content(Content),
     Package(Package),
     Unit(Unit),
-    /// `None`: the kernel has no such setting.
-    Sysctl(Option<String>),
-    Module(bool),
+    /// `None`: the kernel has no such setting, or none that can be read.
+    Sysctl(Option<Sysctl>),
+    Module(Module),
     Mount(Option<Mount>),
     User(Option<User>),
     Group(Option<Group>),
     Hostname(String),
     /// Device or file names.
     Swaps(Vec<String>),
-    /// Keys of `blkid -p -o export`; empty: no signature; `None`: no such device.
+    /// Keys of `blkid -p -o export`; empty: it was read and has no signature. With several signatures that
+    /// contradict each other the only key is `AMBIVALENT`. `None`: no such device, or it cannot be read.
     Device(Option<HashMap<String, String>>),
+    /// `None`: no such device.
+    Source(Option<Source>),
     /// Exit status.
     Guard(i32),
     /// `role/handler`, sorted.
@@ -183,14 +229,15 @@ accessors! {
     content(path: &str, unless: &str) -> Content = Question::Content { path: path.into(), unless: unless.into() }, Content;
     package(name: &str) -> Package = Question::Package(name.into()), Package;
     unit(name: &str) -> Unit = Question::Unit(name.into()), Unit;
-    sysctl(key: &str) -> Option<String> = Question::Sysctl(key.into()), Sysctl;
-    module(name: &str) -> bool = Question::Module(name.into()), Module;
+    sysctl(key: &str) -> Option<Sysctl> = Question::Sysctl(key.into()), Sysctl;
+    module(name: &str) -> Module = Question::Module(name.into()), Module;
     mount(path: &str) -> Option<Mount> = Question::Mount(path.into()), Mount;
     user(name: &str) -> Option<User> = Question::User(name.into()), User;
     group(name: &str) -> Option<Group> = Question::Group(name.into()), Group;
     hostname() -> String = Question::Hostname, Hostname;
     swaps() -> Vec<String> = Question::Swaps, Swaps;
     device(path: &str) -> Option<HashMap<String, String>> = Question::Device(path.into()), Device;
+    source(field: &str) -> Option<Source> = Question::Source(field.into()), Source;
     guard(script: &str) -> i32 = Question::Guard(script.into()), Guard;
     pending_handlers() -> Vec<String> = Question::PendingHandlers, PendingHandlers;
 }
