@@ -13,9 +13,11 @@ pub mod hosts_entry;
 pub mod line;
 pub mod link;
 pub mod package;
+pub mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod unit;
 
 use std::time::Duration;
 
@@ -133,6 +135,7 @@ resource_types! {
     line::Line as "line";
     link::Link as "link";
     package::Package as "package";
+    unit::Unit as "unit";
 }
 
 fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
