@@ -9,6 +9,7 @@ pub mod block;
 pub mod directory;
 pub mod edit;
 pub mod file;
+pub mod group;
 pub mod hosts_entry;
 pub mod line;
 pub mod link;
@@ -17,6 +18,7 @@ pub mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod timer;
 pub mod unit;
 
 use std::time::Duration;
@@ -131,10 +133,12 @@ resource_types! {
     block::Block as "block";
     directory::Directory as "directory";
     file::File as "file";
+    group::Group as "group";
     hosts_entry::HostsEntry as "hosts_entry";
     line::Line as "line";
     link::Link as "link";
     package::Package as "package";
+    timer::Timer as "timer";
     unit::Unit as "unit";
 }
 
