@@ -5,6 +5,7 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod authorized_key;
 pub mod block;
 pub mod directory;
 pub mod edit;
@@ -20,6 +21,7 @@ mod testing;
 pub mod text;
 pub mod timer;
 pub mod unit;
+pub mod user;
 
 use std::time::Duration;
 
@@ -130,6 +132,7 @@ macro_rules! resource_types {
 resource_types! {
     absent::Absent as "absent";
     apt_repository::AptRepository as "apt_repository";
+    authorized_key::AuthorizedKey as "authorized_key";
     block::Block as "block";
     directory::Directory as "directory";
     file::File as "file";
@@ -140,6 +143,7 @@ resource_types! {
     package::Package as "package";
     timer::Timer as "timer";
     unit::Unit as "unit";
+    user::User as "user";
 }
 
 fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
