@@ -3,12 +3,14 @@
 //! Questions of a kind are put together, so the number of processes on the node does not grow with the
 //! number of resources. [`sh`] writes them out for POSIX sh and reads the answers back.
 
+pub mod accounts;
 pub mod facts;
 pub mod frame;
 pub mod sh;
 
 use std::collections::{BTreeSet, HashMap};
 
+pub use accounts::{AuthorizedKeys, Password};
 pub use facts::Facts;
 
 /// Something to ask of a node. Asking changes nothing there. Paths are absolute and without a newline.
@@ -32,6 +34,12 @@ pub enum Question {
     User(String),
     /// A local group and its members.
     Group(String),
+    /// The groups that list a user as a member; not the user's own (primary) group.
+    GroupsOf(String),
+    /// An account's password: whether the SHA-256 (lower-case hex) of its crypt hash is `sha256`. Empty: not asked.
+    Password { user: String, sha256: String },
+    /// A user's `~/.ssh/authorized_keys`, looked at with that user's rights.
+    AuthorizedKeys(String),
     /// The live host name.
     Hostname,
     /// The active swap areas.
@@ -108,6 +116,17 @@ pub struct Unit {
     pub needs_daemon_reload: bool,
     /// `FragmentPath`.
     pub path: String,
+    /// `Id`: its own name, where the one asked for is an alias.
+    pub id: String,
+    /// `SubState`: `running`, `dead`, `exited`, `auto-restart`, …
+    pub sub: String,
+    /// `Result` of the last run: `success`, `exit-code`, …
+    pub result: String,
+    /// `Type=oneshot` without `RemainAfterExit`: inactive again once it has done its work.
+    pub oneshot: bool,
+    /// Whether its start conditions were met when it was last started. `None`: not tried since the boot, or
+    /// forgotten: systemd drops what is inactive and not wanted by an active unit.
+    pub condition: Option<bool>,
 }
 
 /// A kernel setting's live value, its white space folded.
@@ -184,6 +203,11 @@ pub enum Answer {
     Mount(Option<Mount>),
     User(Option<User>),
     Group(Option<Group>),
+    GroupsOf(BTreeSet<String>),
+    /// `None`: no such account.
+    Password(Option<Password>),
+    /// `None`: no such user.
+    AuthorizedKeys(Option<AuthorizedKeys>),
     Hostname(String),
     /// Device or file names.
     Swaps(Vec<String>),
@@ -234,6 +258,9 @@ accessors! {
     mount(path: &str) -> Option<Mount> = Question::Mount(path.into()), Mount;
     user(name: &str) -> Option<User> = Question::User(name.into()), User;
     group(name: &str) -> Option<Group> = Question::Group(name.into()), Group;
+    groups_of(user: &str) -> BTreeSet<String> = Question::GroupsOf(user.into()), GroupsOf;
+    password(user: &str, sha256: &str) -> Option<Password> = Question::Password { user: user.into(), sha256: sha256.into() }, Password;
+    authorized_keys(user: &str) -> Option<AuthorizedKeys> = Question::AuthorizedKeys(user.into()), AuthorizedKeys;
     hostname() -> String = Question::Hostname, Hostname;
     swaps() -> Vec<String> = Question::Swaps, Swaps;
     device(path: &str) -> Option<HashMap<String, String>> = Question::Device(path.into()), Device;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
+use super::accounts;
 use super::frame::{self, Frame, FrameError};
 use super::{
     Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Module, Mount, Package, Question, Source, Stat,
@@ -49,6 +50,7 @@ enum Part<'a> {
     Mounts(Vec<&'a str>),
     Users(Vec<&'a str>),
     Groups(Vec<&'a str>),
+    GroupsOf(Vec<&'a str>),
 }
 
 impl Probe {
@@ -93,6 +95,7 @@ impl Probe {
                 Question::Mount(path) => (5, path),
                 Question::User(name) => (6, name),
                 Question::Group(name) => (7, name),
+                Question::GroupsOf(name) => (8, name),
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -108,7 +111,8 @@ impl Probe {
             4 => Part::Modules(names),
             5 => Part::Mounts(names),
             6 => Part::Users(names),
-            _ => Part::Groups(names),
+            7 => Part::Groups(names),
+            _ => Part::GroupsOf(names),
         }));
         parts
     }
@@ -185,7 +189,8 @@ impl Part<'_> {
                 quote_all(names)
             )),
             Part::Units(names) => run(format!(
-                "systemctl show -p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload -p FragmentPath -- {}",
+                "systemctl show {} -- {}",
+                UNIT_PROPERTIES.map(|property| format!("-p {property}")).join(" "),
                 quote_all(names)
             )),
             Part::Sysctls(keys) => {
@@ -203,10 +208,14 @@ impl Part<'_> {
             Part::Modules(names) => format!("{}f {id} 0 \"$o\"", modules_shell(names)),
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
-            Part::Groups(_) => run("getent group".into()),
+            Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
             }
+            Part::Each(Question::Password { user, sha256 }) => {
+                accounts::password_shell(id, user, sha256, "/etc/shadow")
+            }
+            Part::Each(Question::AuthorizedKeys(user)) => accounts::keys_shell(id, user),
             Part::Each(Question::Swaps) => run("cat /proc/swaps".into()),
             Part::Each(Question::Hostname) => {
                 format!("read -r o </proc/sys/kernel/hostname; f {id} $? \"$o\"")
@@ -327,8 +336,25 @@ impl Part<'_> {
                     answers.insert(Question::Group((*name).into()), Answer::Group(seen.get(name).cloned()));
                 }
             }
+            Part::GroupsOf(names) => {
+                must("groups")?;
+                for name in names {
+                    let groups = body.lines().filter_map(read_group);
+                    let of = groups.filter(|(_, group)| group.members.contains(*name));
+                    let of = of.map(|(group, _)| group.to_owned()).collect();
+                    answers.insert(Question::GroupsOf((*name).into()), Answer::GroupsOf(of));
+                }
+            }
             Part::Each(question) => {
                 let answer = match question {
+                    Question::Password { user, .. } => {
+                        must(&format!("the password of {user}"))?;
+                        Answer::Password(accounts::read_password(&body))
+                    }
+                    Question::AuthorizedKeys(user) => Answer::AuthorizedKeys(
+                        accounts::read_keys(frame, &body, read_stat)
+                            .ok_or_else(|| unexpected(user, &body))?,
+                    ),
                     Question::Content { path, .. } => Answer::Content(read_content(frame, &body, path)?),
                     Question::Swaps => {
                         must("swaps")?;
@@ -422,8 +448,24 @@ fn read_package(line: &str) -> Option<(&str, Package)> {
     ))
 }
 
+const UNIT_PROPERTIES: [&str; 12] = [
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "FragmentPath",
+    "Result",
+    "Type",
+    "RemainAfterExit",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
+];
+
 fn read_unit(block: &str) -> Unit {
     let mut unit = Unit::default();
+    let (mut remains, mut met, mut tried) = (false, false, false);
     for (key, value) in block.lines().filter_map(|l| l.split_once('=')) {
         let value = value.to_owned();
         match key {
@@ -432,9 +474,18 @@ fn read_unit(block: &str) -> Unit {
             "UnitFileState" => unit.enabled = value,
             "NeedDaemonReload" => unit.needs_daemon_reload = value == "yes",
             "FragmentPath" => unit.path = value,
+            "Id" => unit.id = value,
+            "SubState" => unit.sub = value,
+            "Result" => unit.result = value,
+            "Type" => unit.oneshot = value == "oneshot",
+            "RemainAfterExit" => remains = value == "yes",
+            "ConditionResult" => met = value == "yes",
+            "ConditionTimestampMonotonic" => tried = value != "0",
             _ => {}
         }
     }
+    unit.oneshot &= !remains;
+    unit.condition = tried.then_some(met);
     unit
 }
 
@@ -822,6 +873,76 @@ mod tests {
         {
             assert_eq!(unescape(field), text);
         }
+    }
+
+    #[test]
+    fn units_as_systemctl_writes_them() {
+        let seen = read_unit(
+            "Type=oneshot\nRemainAfterExit=no\nResult=success\nId=a.service\nLoadState=loaded\nActiveState=inactive\n\
+             SubState=dead\nFragmentPath=/etc/systemd/system/a.service\nUnitFileState=static\nNeedDaemonReload=yes\n\
+             ConditionResult=no\nConditionTimestampMonotonic=545022520",
+        );
+        let expected = Unit {
+            load: "loaded".into(),
+            active: "inactive".into(),
+            enabled: "static".into(),
+            needs_daemon_reload: true,
+            path: "/etc/systemd/system/a.service".into(),
+            id: "a.service".into(),
+            sub: "dead".into(),
+            result: "success".into(),
+            oneshot: true,
+            condition: Some(false),
+        };
+        assert_eq!(seen, expected);
+        let never =
+            read_unit("Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0");
+        assert_eq!((never.oneshot, never.condition), (false, None));
+    }
+
+    #[test]
+    fn groups_and_keys_of_users() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let keys = Question::AuthorizedKeys("no-such-user".into());
+        let groups = Question::GroupsOf("no-such-user".into());
+        let (_, seen) = ask(vec![keys.clone(), groups.clone()]);
+        assert_eq!(seen.get(&keys), Some(&Answer::AuthorizedKeys(None)));
+        assert_eq!(seen.get(&groups), Some(&Answer::GroupsOf(BTreeSet::new())));
+
+        // A stand-in for passwd, and for setpriv, which needs root.
+        let home = dir.path().to_str().expect("UTF-8");
+        let ask_at_home = || {
+            let keys = Question::AuthorizedKeys("me".into());
+            let probe = Probe::new([keys.clone()]);
+            let stand_ins = format!(
+                "getent() {{ printf '%s\\n' {}; }}\nsetpriv() {{ while [ \"$1\" != -- ]; do shift; done; shift; \"$@\"; }}\n",
+                quote(&format!("me:x:1000:100:Me:{home}:/bin/sh"))
+            );
+            let script = stand_ins + &probe.script();
+            let out = std::process::Command::new("sh").arg("-c").arg(script).output().expect("sh runs");
+            let (_, mut seen) = probe.read(&out.stdout).expect("readable");
+            match seen.remove(&keys) {
+                Some(Answer::AuthorizedKeys(Some(keys))) => keys,
+                other => panic!("{other:?}"),
+            }
+        };
+        let none = ask_at_home();
+        assert_eq!((none.uid, none.gid, none.home.as_str(), none.home_exists), (1000, 100, home, true));
+        assert_eq!((none.folder, none.file, none.content), (None, None, Some(Content::Absent)));
+
+        std::fs::create_dir(dir.path().join(".ssh")).expect("made");
+        let file = dir.path().join(".ssh/authorized_keys");
+        std::fs::write(&file, "ssh-ed25519 AAAA\n").expect("written");
+        let some = ask_at_home();
+        assert_eq!(some.folder.map(|f| f.file_type), Some(FileType::Directory));
+        assert_eq!(some.file.map(|f| f.file_type), Some(FileType::File));
+        assert_eq!(some.content, Some(Content::Differs(b"ssh-ed25519 AAAA\n".to_vec())));
+
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink("/etc/passwd", &file).expect("linked");
+        let link = ask_at_home();
+        assert_eq!(link.file.map(|f| f.file_type), Some(FileType::Link));
+        assert_eq!(link.content, Some(Content::NotAFile), "a link is not followed");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod authorized_key;
 pub mod block;
 pub mod boot_arguments;
 pub mod command;
@@ -12,6 +13,7 @@ pub mod directory;
 pub mod edit;
 pub mod file;
 pub mod fstab;
+pub mod group;
 pub mod hostname;
 pub mod hosts_entry;
 pub mod kernel_module;
@@ -22,10 +24,14 @@ mod mount_options;
 pub mod package;
 pub mod swap;
 pub mod sysctl;
+pub mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod timer;
 pub mod timezone;
+pub mod unit;
+pub mod user;
 
 use std::time::Duration;
 
@@ -183,11 +189,13 @@ macro_rules! resource_types {
 resource_types! {
     absent::Absent as "absent";
     apt_repository::AptRepository as "apt_repository";
+    authorized_key::AuthorizedKey as "authorized_key";
     block::Block as "block";
     boot_arguments::BootArguments as "boot_arguments";
     command::Command as "command";
     directory::Directory as "directory";
     file::File as "file";
+    group::Group as "group";
     hostname::Hostname as "hostname";
     hosts_entry::HostsEntry as "hosts_entry";
     kernel_module::KernelModule as "kernel_module";
@@ -197,7 +205,10 @@ resource_types! {
     package::Package as "package";
     swap::Swap as "swap";
     sysctl::Sysctl as "sysctl";
+    timer::Timer as "timer";
     timezone::Timezone as "timezone";
+    unit::Unit as "unit";
+    user::User as "user";
 }
 
 fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
