@@ -41,15 +41,15 @@ const VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct First<'a> {
+    version: u32,
     #[serde(flatten)]
     event: &'a Event,
-    version: u32,
 }
 
 /// An event as a line of the stream.
 pub fn event(event: &Event) -> serde_json::Result<Vec<u8>> {
     match event {
-        Event::RunStarted { .. } => write(&First { event, version: VERSION }, CompactFormatter),
+        Event::RunStarted { .. } => write(&First { version: VERSION, event }, CompactFormatter),
         _ => write(event, CompactFormatter),
     }
 }

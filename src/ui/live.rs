@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::line::Line;
 use super::progress::{Activity, Progress, State};
 use super::style::Style;
-use super::text::{count, duration};
+use super::text::count;
 
 /// How often it is drawn.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ pub fn picture(progress: &Progress, now: Duration, columns: usize, rows: usize) 
     // Beside the nodes: how many are hidden, the total, and the line the cursor is on.
     let shown = select(progress, rows.saturating_sub(3).max(1));
     let names = shown.iter().map(|(name, _)| Line::from(*name).width());
-    let widest = names.max().unwrap_or_default().min(columns / 3);
+    let widest = names.max().unwrap_or_default().min(columns / 4);
     let mut lines: Vec<Line> = shown
         .iter()
         .map(|(name, activity)| row(name, widest, activity, progress.dry_run, now, columns))
@@ -63,7 +63,7 @@ fn row(name: &str, widest: usize, activity: &Activity, dry_run: bool, now: Durat
         (changed, false) => Line::new().styled(Style::Changed, format!("{changed} changed")),
         (changed, true) => Line::new().styled(Style::Changed, count(changed, "change")),
     };
-    beside(left, changed.join(time(activity.elapsed(now)).pad_left(10)), columns)
+    beside(left, changed.join(time(activity.elapsed(now)).pad_left(7)), columns)
 }
 
 /// The mark differs in form too, not in colour alone.
@@ -89,7 +89,7 @@ fn doing(activity: &Activity, now: Duration) -> Line {
     let passed = now.saturating_sub(activity.since);
     match activity.state {
         State::Queued => Line::new().styled(Style::Dim, "queued"),
-        State::Working if passed >= SLOW => at.text(&activity.doing).text(" ").join(time(passed)),
+        State::Working if passed >= SLOW => at.text(&activity.doing).text(" (").join(time(passed)).text(")"),
         State::Working => at.text(&activity.doing),
         State::Waiting => at.styled(Style::Dim, &activity.doing),
         State::Done => Line::new().styled(Style::Good, "done"),
@@ -112,10 +112,16 @@ fn total(progress: &Progress, now: Duration, columns: usize) -> Line {
     beside(left, time(now), columns)
 }
 
+/// `0:07`, `1:05`, `1:02:03`
 fn time(time: Duration) -> Line {
-    // Tenths of a second would flicker.
-    Line::new()
-        .styled(Style::Dim, duration(time.as_secs() * 1000).replace("0 ms", "0 s").replace(".0 s", " s"))
+    let (hours, minutes, seconds) = (time.as_secs() / 3600, time.as_secs() / 60 % 60, time.as_secs() % 60);
+    Line::new().styled(
+        Style::Dim,
+        match hours {
+            0 => format!("{minutes}:{seconds:02}"),
+            _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+        },
+    )
 }
 
 /// Two lines in one, the right one at the right edge and never cut.

@@ -53,16 +53,16 @@ fn depth(kind: Kind) -> usize {
     }
 }
 
-/// Every note once, with what and whom it is about.
+/// Every note once, with what and whom it is about, and an empty line after the last.
 pub fn notes(report: &Report) -> Vec<Line> {
-    let one = |(note, about): (&String, &super::report::Subjects)| {
-        let join =
-            |all: &indexmap::IndexSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let subjects = format!("{} on {}", join(&about.resources), join(&about.nodes));
-        [
-            Line::new().styled(Style::Strong, "note").text(": ").text(note),
-            Line::new().styled(Style::Dim, subjects).indent(2),
-        ]
-    };
-    report.notes.iter().flat_map(one).collect()
+    let mut lines = Vec::new();
+    for (note, about) in &report.notes {
+        let subjects = format!("{} on {}", about.resources(), about.nodes(report));
+        lines.push(Line::new().styled(Style::Strong, "note").text(": ").text(note));
+        lines.push(Line::new().styled(Style::Dim, subjects).indent(2));
+    }
+    if !lines.is_empty() {
+        lines.push(Line::new());
+    }
+    lines
 }

@@ -34,8 +34,11 @@ impl Group {
         let parts: Vec<_> =
             parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
         let same = if self.nodes.len() > 1 { "the same " } else { "" };
-        let end = if self.whole { "" } else { ", and then it failed" };
-        format!("{same}{}{end}", parts.join(", "))
+        match (self.whole, parts.is_empty()) {
+            (true, _) => format!("{same}{}", parts.join(", ")),
+            (false, true) => "failed".to_owned(),
+            (false, false) => format!("{same}{} before it failed", parts.join(", ")),
+        }
     }
 }
 

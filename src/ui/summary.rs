@@ -68,7 +68,7 @@ fn result(node: &Node, dry_run: bool) -> (&'static str, Style) {
 /// The last line of a run: `7 nodes: 6 converged with 42 changes, 1 failed (nas)`.
 pub fn closing(report: &Report) -> Line {
     let sentence = if report.dry_run { planned(report) } else { done(report) };
-    sentence.styled(Style::Dim, format!(" ({})", duration(report.milliseconds)))
+    sentence.styled(Style::Dim, format!(" Took {}.", duration(report.milliseconds)))
 }
 
 /// Whether every node was brought to its end.

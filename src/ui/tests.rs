@@ -397,3 +397,63 @@ fn output_of_nodes_stands_behind_their_names() {
         insta::assert_snapshot!(name, buffer.text());
     }
 }
+
+/// Not a test: plays a run slowly, to be looked at. `cargo test --lib ui::tests::play -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "for people to look at"]
+async fn play() {
+    let nodes = std::env::var("NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(7);
+    let names: Vec<String> = (1..=nodes)
+        .map(|n| match n {
+            3 => "a-node-with-a-rather-long-name.home.arpa".to_owned(),
+            4 => "日本語".to_owned(),
+            _ => format!("orpi-{n}"),
+        })
+        .collect();
+    let ui = Ui::new(Settings::default());
+    let (events, receiver) = crate::engine::event::Events::new();
+    let screen = ui.clone();
+    let follow = tokio::spawn(async move { screen.follow(receiver, None).await });
+    events.emit(Event::RunStarted { run: "1".into(), dry_run: false, nodes: names.clone() });
+    let mut tasks = Vec::new();
+    for (at, node) in names.into_iter().enumerate() {
+        let events = events.clone();
+        tasks.push(tokio::spawn(async move {
+            let wait = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
+            wait(100 * at as u64).await;
+            events.emit(Event::Connecting { node: node.clone(), address: format!("{node}.home.arpa") });
+            wait(700).await;
+            events.emit(Event::Connected { node: node.clone(), milliseconds: 97 });
+            for step in 0..8 {
+                let resource = format!("package number-{step}");
+                events.emit(differs(
+                    &node,
+                    "base",
+                    &resource,
+                    vec![Difference::value("a", None, Some("b"))],
+                    &[],
+                ));
+                events.emit(Event::Step { node: node.clone(), role: "base".into(), step: resource.clone() });
+                wait(900 + 130 * at as u64 + if step == 3 && at == 1 { 9000 } else { 0 }).await;
+                events.emit(changed(&node, "base", &resource, 900));
+            }
+            if at == 4 {
+                events.emit(Event::NodeFailed { node, failure: failure(), summary: summary(40, 8, 0, 0) });
+            } else {
+                events.emit(finished(&node, summary(40, 8, 0, 0)));
+            }
+        }));
+    }
+    if std::env::var("ASK").is_ok() {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let question = crate::transport::prompt::Question::sudo("kim", "nas.home.arpa");
+        let answer = crate::transport::prompt::ask(&ui.prompter(), question).await;
+        ui.note(&format!("{} characters", answer.map_or(0, |answer| answer.len())));
+        ui.interrupted(false);
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    events.emit(ended());
+    follow.await.unwrap();
+}
