@@ -24,7 +24,7 @@ pub fn lines(event: &Event, report: &Report, verbose: bool) -> Vec<Line> {
             let line = line.styled(Style::Dim, role).text("  ").text(resource);
             let mut lines = vec![line.text("  ").styled(Style::Dim, took(milliseconds))];
             if verbose && let Some(Found::Differs { differences, .. }) = report.found(node, role, resource) {
-                lines.extend(page::rows(&diff::rows(differences), 0));
+                lines.extend(page::rows(&diff::rows(differences), 0, None));
             }
             lines
         }

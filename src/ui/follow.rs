@@ -127,7 +127,8 @@ impl<'a> Follow<'a> {
             screen.lines(Stream::Err, &[Line::new()]);
         }
         if self.report.dry_run {
-            screen.lines(Stream::Out, &page::plan(&plan::groups(&self.report)));
+            let plan = page::plan(&plan::groups(&self.report), screen.columns(Stream::Out));
+            screen.lines(Stream::Out, &plan);
         }
         if loud {
             screen.lines(Stream::Err, &page::notes(&self.report));

@@ -6,6 +6,7 @@
 use super::diff::{Kind, Row};
 use super::failure::{self, Failures};
 use super::line::Line;
+use super::page::DIFF_LINES;
 use super::plan::{self, Group, OWN_NAME};
 use super::report::Report;
 use super::style::Style;
@@ -14,8 +15,6 @@ use super::table::Table;
 
 /// Bytes of a page. GitHub refuses a comment of more than 65,536 characters.
 const LIMIT: usize = 60_000;
-/// Lines of one diff that are shown.
-const DIFF_LINES: usize = 200;
 
 /// The page of a run.
 pub fn page(report: &Report) -> String {
@@ -144,7 +143,7 @@ fn notes(page: &mut String, report: &Report) {
     block(page, &items.collect::<String>());
 }
 
-fn table(table: &Table) -> String {
+pub fn table(table: &Table) -> String {
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let head = row(table.header().iter().map(Line::plain).collect());
     let marks = row(table.numeric().map(|right| if right { "---:" } else { "---" }.to_owned()).collect());
@@ -152,7 +151,7 @@ fn table(table: &Table) -> String {
     head + &marks + &rows.collect::<String>()
 }
 
-/// The first cell is a node's name, the others are figures.
+/// The first cell is a name, the others are words and figures.
 fn cell((column, text): (usize, &Line)) -> String {
     match column {
         // Even in code a bar would end the cell.

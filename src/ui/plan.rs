@@ -18,7 +18,7 @@ pub struct Group {
     pub rows: Vec<Row>,
     /// Some row holds [`OWN_NAME`].
     pub own_name: bool,
-    /// Whether all of it was seen: not on a node that failed.
+    /// Whether all of it is known: not on a node that failed or was stopped.
     pub whole: bool,
 }
 
@@ -36,8 +36,8 @@ impl Group {
         let same = if self.nodes.len() > 1 { "the same " } else { "" };
         match (self.whole, parts.is_empty()) {
             (true, _) => format!("{same}{}", parts.join(", ")),
-            (false, true) => "failed".to_owned(),
-            (false, false) => format!("{same}{} before it failed", parts.join(", ")),
+            (false, true) => "not finished".to_owned(),
+            (false, false) => format!("{same}{}, not finished", parts.join(", ")),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Fold {
 }
 
 fn whole(node: &Node) -> bool {
-    !matches!(node.end, End::Failed(_))
+    matches!(node.end, End::Done)
 }
 
 fn figures(summary: &Summary) -> (usize, usize, usize) {

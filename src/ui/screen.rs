@@ -1,12 +1,13 @@
 //! The two streams and the picture that is redrawn in place. Everything that is printed goes through here, in one
 //! piece at a time, so that nothing is torn and a reader that has gone away (`datahub plan | head`) ends nothing.
 
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::line::Line;
+use super::style::Style;
 
 /// What is assumed of a terminal that does not tell its size.
 const COLUMNS: usize = 80;
@@ -29,13 +30,13 @@ pub struct Channel {
     pub size: fn() -> Option<(u16, u16)>,
     /// What was written can be drawn over.
     pub live: bool,
-    /// The reader has gone away, or the disk is full: nothing more is written.
-    pub closed: bool,
+    /// Nothing more is written after a first mistake.
+    closed: Option<Error>,
 }
 
 impl Channel {
     pub fn new(writer: impl Write + Send + 'static, terminal: bool, color: bool) -> Self {
-        Self { writer: Box::new(writer), terminal, color, size: || None, live: false, closed: false }
+        Self { writer: Box::new(writer), terminal, color, size: || None, live: false, closed: None }
     }
 
     fn columns(&self) -> usize {
@@ -43,10 +44,14 @@ impl Channel {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if !self.closed {
-            let written = self.writer.write_all(bytes).and_then(|()| self.writer.flush());
-            self.closed = written.is_err();
+        if self.closed.is_none() {
+            self.closed = self.writer.write_all(bytes).and_then(|()| self.writer.flush()).err();
         }
+    }
+
+    /// Why not all was written. A reader that has gone away has seen all it wanted.
+    fn lost(&self) -> Option<&Error> {
+        self.closed.as_ref().filter(|e| e.kind() != ErrorKind::BrokenPipe)
     }
 }
 
@@ -82,9 +87,20 @@ impl Inner {
         if let Some(held) = &mut self.held {
             held.push((stream, bytes));
         } else if let Some(bar) = self.picture.as_ref().map(|picture| picture.bar.clone()) {
-            bar.suspend(|| self.channel(stream).write(&bytes));
+            bar.suspend(|| self.put(stream, &bytes));
         } else {
-            self.channel(stream).write(&bytes);
+            self.put(stream, &bytes);
+        }
+    }
+
+    fn put(&mut self, stream: Stream, bytes: &[u8]) {
+        let known = self.out.lost().is_some();
+        self.channel(stream).write(bytes);
+        if let (false, Some(e)) = (known, self.out.lost()) {
+            let line =
+                Line::new().styled(Style::Bad, "error").text(format!(": cannot write the result: {e}"));
+            let line = line.painted(self.err.color) + "\n";
+            self.err.write(line.as_bytes());
         }
     }
 
@@ -153,6 +169,10 @@ impl Screen {
 
     pub fn is_interrupted(&self) -> bool {
         self.lock().interrupted
+    }
+
+    pub fn lost_output(&self) -> bool {
+        self.lock().out.lost().is_some()
     }
 
     /// Columns of a terminal; `None` for anything else, where nothing is to be cut.

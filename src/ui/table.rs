@@ -5,8 +5,8 @@ use super::style::Style;
 
 /// Between two columns.
 const GAP: usize = 2;
-/// A column is not made narrower than this to fit the terminal.
-const NARROWEST: usize = 8;
+/// A column is not made narrower than this to fit the terminal, and one of numbers not at all.
+const NARROWEST: usize = 6;
 
 #[derive(Debug, Default)]
 pub struct Table {
@@ -52,7 +52,7 @@ impl Table {
         self.rows.iter().filter_map(move |row| row.get(at))
     }
 
-    /// Natural widths; while they do not fit, the widest column gives way.
+    /// Natural widths; while they do not fit, the widest column of text gives way.
     fn widths(&self, columns: Option<usize>) -> Vec<usize> {
         let count = self.rows.iter().map(Vec::len).chain([self.columns.len()]).max().unwrap_or_default();
         let mut widths: Vec<usize> = (0..count)
@@ -61,7 +61,8 @@ impl Table {
         let Some(available) = columns else { return widths };
         let gaps = GAP * count.saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > available {
-            match widths.iter_mut().max() {
+            let texts = widths.iter_mut().enumerate().filter(|(at, _)| !self.is_numeric(*at));
+            match texts.map(|(_, width)| width).max() {
                 Some(widest) if *widest > NARROWEST => *widest -= 1,
                 _ => break,
             }
