@@ -31,7 +31,7 @@ pub struct Channel {
     /// What was written can be drawn over.
     pub live: bool,
     /// Nothing more is written after a first mistake.
-    closed: Option<Error>,
+    pub closed: Option<Error>,
 }
 
 impl Channel {
