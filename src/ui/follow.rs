@@ -37,6 +37,13 @@ pub struct Follow<'a> {
     said: bool,
 }
 
+impl Drop for Follow<'_> {
+    /// A run that is given up leaves no picture behind.
+    fn drop(&mut self) {
+        self.ui.screen.clear();
+    }
+}
+
 impl<'a> Follow<'a> {
     pub fn new(ui: &'a Ui, record: Option<Record>) -> Self {
         let meanwhile = match ui.settings {
@@ -106,7 +113,7 @@ impl<'a> Follow<'a> {
     }
 
     pub fn finish(self) {
-        self.ui.screen.draw(&[]);
+        self.ui.screen.clear();
         match self.ui.settings.format {
             Format::Json => {}
             Format::Markdown => self.ui.screen.bytes(Stream::Out, markdown::page(&self.report)),

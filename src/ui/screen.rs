@@ -207,10 +207,12 @@ impl Screen {
         if inner.held.is_some() {
             return;
         }
-        if lines.is_empty() {
-            return inner.clear();
-        }
         inner.draw(lines);
+    }
+
+    /// Takes the picture away.
+    pub fn clear(&self) {
+        self.lock().clear();
     }
 
     /// Writes a prompt although the screen is paused.

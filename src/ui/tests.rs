@@ -202,6 +202,26 @@ fn a_real_run_as_markdown() {
 }
 
 #[test]
+fn on_a_narrow_terminal_a_place_stands_below() {
+    let buffer = Buffer::default();
+    let ui = Ui::captured(Settings::default(), buffer.clone(), Buffer::default(), true);
+    let mut follow = Follow::new(&ui, None);
+    let label = "file /etc/systemd/system/k3s.service.d/10-datahub-resources.conf";
+    let events = [
+        started(true, &["nas"]),
+        differs("nas", "base", label, vec![Difference::value("mode", Some("0600"), Some("0644"))], &[]),
+        finished("nas", summary(1, 1, 0, 0)),
+    ];
+    events.iter().for_each(|event| follow.event(event, Duration::ZERO));
+    follow.finish();
+    assert!(
+        buffer.text().contains(&format!("    ~ {label}\n      roles/base/role.toml:12\n")),
+        "{}",
+        buffer.text()
+    );
+}
+
+#[test]
 fn quiet_says_only_what_went_wrong_or_was_asked_for() {
     let quiet = Settings { quiet: true, ..Settings::default() };
     insta::assert_snapshot!(played(quiet, &real_run()));
