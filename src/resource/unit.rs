@@ -118,7 +118,8 @@ fn activity(unit: &Seen, trace: Option<Trace>, container: bool) -> Activity {
         "inactive" if container && (unit.condition == Some(false) || trace == Some(Trace::Unmet)) => {
             Activity::Unmet
         }
-        "inactive" if unit.oneshot => match (unit.condition, trace) {
+        // What an earlier unit of this name did does not count.
+        "inactive" if unit.oneshot && unit.load != "not-found" => match (unit.condition, trace) {
             (Some(true), _) if unit.result == "success" => Activity::Done,
             (None, Some(Trace::Done)) => Activity::Done,
             _ => Activity::Down,

@@ -247,7 +247,7 @@ fn a_files_change_reloads_and_does_not_restart() {
         Some(&Difference::value("active", Some("inactive"), Some("active")))
     );
     let once = "content = \"[Service]\\nType=oneshot\\n\"\nstarted = true";
-    let Verdict::Differs(change) = diff(once, missing(), None, "", false) else { panic!("differs") };
+    let Verdict::Differs(change) = diff(once, missing(), None, "done", false) else { panic!("differs") };
     assert_eq!(
         change.differences.last(),
         Some(&Difference::value("active", Some("inactive"), Some("run once")))
