@@ -6,6 +6,7 @@
 use base64::Engine as _;
 
 use super::frame::Frame;
+use super::sh::read_stat;
 use super::{CONTENT_LIMIT, Content, FileType, Stat};
 use crate::shell::quote;
 
@@ -79,13 +80,15 @@ pub fn look_up(user: &str) -> String {
 
 const NO_USER: i32 = 100;
 const TOO_LARGE: i32 = 3;
+const UNREADABLE: i32 = 4;
 
-/// The output is the user's to forge, so reading it never fails: see [`read_keys`].
+/// The user's own processes can forge the output: see [`read_keys`].
 pub(super) fn keys_shell(id: usize, user: &str) -> String {
     let look = format!(
         "find \"$1\" \"$1/.ssh\" \"$1/.ssh/authorized_keys\" -maxdepth 0 \
          -printf \"%y\\t%m\\t%u\\t%g\\t%s\\t%p\\t\\n\" 2>/dev/null\n\
          k=$1/.ssh/authorized_keys; [ -f \"$k\" ] && [ ! -L \"$k\" ] || exit 0\n\
+         [ -r \"$k\" ] || exit {UNREADABLE}\n\
          [ \"$(wc -c <\"$k\")\" -le {CONTENT_LIMIT} ] || exit {TOO_LARGE}\n\
          base64 <\"$k\""
     );
@@ -97,12 +100,9 @@ pub(super) fn keys_shell(id: usize, user: &str) -> String {
     )
 }
 
-/// `Ok(None)`: there is no such user. What the user's own processes could have forged is at worst unreadable.
-pub(super) fn read_keys(
-    frame: &Frame<'_>,
-    body: &str,
-    read_stat: impl Fn(&str) -> Option<(String, Stat)>,
-) -> Option<Option<AuthorizedKeys>> {
+/// `Some(None)`: there is no such user. `None`: passwd itself is not in its form. Whatever the user's processes could
+/// have forged makes at worst their own file unreadable, never the node's answer.
+pub(super) fn read_keys(frame: &Frame<'_>, body: &str) -> Option<Option<AuthorizedKeys>> {
     if frame.status == NO_USER {
         return Some(None);
     }
@@ -131,6 +131,8 @@ pub(super) fn read_keys(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::sh::Probe;
+    use crate::probe::{Answer, Question};
 
     #[test]
     fn a_password_is_compared_on_the_node() {
@@ -164,6 +166,68 @@ mod tests {
             assert!(!text.contains("j9T"), "the hash does not leave the node: {text}");
             let body = text.trim_end().strip_prefix("0").expect("status 0").trim_start();
             assert_eq!(read_password(body), expected, "{user}: {text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_looked_at_as_the_user_and_links_not_followed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        // A stand-in for passwd, and for setpriv, which needs root.
+        let home = dir.path().to_str().expect("UTF-8");
+        let ask_at_home = || {
+            let keys = Question::AuthorizedKeys("me".into());
+            let probe = Probe::new([keys.clone()]);
+            let stand_ins = format!(
+                "getent() {{ printf '%s\\n' {}; }}\nsetpriv() {{ while [ \"$1\" != -- ]; do shift; done; shift; \"$@\"; }}\n",
+                quote(&format!("me:x:1000:100:Me:{home}:/bin/sh"))
+            );
+            let script = stand_ins + &probe.script();
+            let out = std::process::Command::new("sh").arg("-c").arg(script).output().expect("sh runs");
+            let (_, mut seen) = probe.read(&out.stdout).expect("readable");
+            match seen.remove(&keys) {
+                Some(Answer::AuthorizedKeys(Some(keys))) => keys,
+                other => panic!("{other:?}"),
+            }
+        };
+        let none = ask_at_home();
+        assert_eq!((none.uid, none.gid, none.home.as_str(), none.home_exists), (1000, 100, home, true));
+        assert_eq!((none.folder, none.file, none.content), (None, None, Some(Content::Absent)));
+
+        std::fs::create_dir(dir.path().join(".ssh")).expect("made");
+        let file = dir.path().join(".ssh/authorized_keys");
+        std::fs::write(&file, "ssh-ed25519 AAAA\n").expect("written");
+        let some = ask_at_home();
+        assert_eq!(some.folder.map(|f| f.file_type), Some(FileType::Directory));
+        assert_eq!(some.file.map(|f| f.file_type), Some(FileType::File));
+        assert_eq!(some.content, Some(Content::Differs(b"ssh-ed25519 AAAA\n".to_vec())));
+
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink("/etc/passwd", &file).expect("linked");
+        let link = ask_at_home();
+        assert_eq!(link.file.map(|f| f.file_type), Some(FileType::Link));
+        assert_eq!(link.content, Some(Content::NotAFile), "a link is not followed");
+    }
+
+    #[test]
+    fn a_forged_answer_is_at_worst_unreadable() {
+        let read = |status, body: &str| {
+            let frame = Frame { id: 1, status, body: body.as_bytes() };
+            read_keys(&frame, body)
+        };
+        assert_eq!(read(NO_USER, ""), Some(None));
+        assert_eq!(read(0, "rubbish"), None, "passwd is not the user's to forge");
+        let file = "f\t600\tme\tme\t3\t/home/me/.ssh/authorized_keys\t";
+        for (status, output, expected) in [
+            (0, String::new(), Some(Content::Absent)),
+            (0, "rubbish\n\tmore\t\trubbish".into(), Some(Content::Absent)),
+            (0, format!("{file}\nno base64!"), None),
+            (0, format!("{file}\nYWI="), Some(Content::Differs(b"ab".to_vec()))),
+            (TOO_LARGE, file.into(), Some(Content::TooLarge(3))),
+            (UNREADABLE, file.into(), None),
+            (127, String::new(), None),
+        ] {
+            let keys = read(status, &format!("1000:100:/home/me\n{output}")).flatten().expect("a user");
+            assert_eq!((keys.uid, keys.content), (1000, expected), "{output}");
         }
     }
 }

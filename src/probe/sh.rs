@@ -352,8 +352,7 @@ impl Part<'_> {
                         Answer::Password(accounts::read_password(&body))
                     }
                     Question::AuthorizedKeys(user) => Answer::AuthorizedKeys(
-                        accounts::read_keys(frame, &body, read_stat)
-                            .ok_or_else(|| unexpected(user, &body))?,
+                        accounts::read_keys(frame, &body).ok_or_else(|| unexpected(user, &body))?,
                     ),
                     Question::Content { path, .. } => Answer::Content(read_content(frame, &body, path)?),
                     Question::Swaps => {
@@ -412,7 +411,7 @@ fn unexpected(about: &str, text: &str) -> ReadError {
     ReadError::Unexpected { about: about.into(), text: first_line(text) }
 }
 
-fn read_stat(line: &str) -> Option<(String, Stat)> {
+pub(super) fn read_stat(line: &str) -> Option<(String, Stat)> {
     let mut fields = line.split('\t');
     let file_type = match fields.next()? {
         "f" => FileType::File,
@@ -754,6 +753,7 @@ mod tests {
             Question::Group("root".into()),
             Question::User("root".into()),
             Question::User("no-such-user".into()),
+            Question::GroupsOf("no-such-user".into()),
             Question::Mount("/proc".into()),
             Question::Sysctl("kernel.ostype".into()),
             Question::Sysctl("no.such".into()),
@@ -787,6 +787,7 @@ mod tests {
         assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some(ostype)));
         assert_eq!(get(Question::Sysctl("no.such".into())), Answer::Sysctl(None));
         assert_eq!(get(Question::User("no-such-user".into())), Answer::User(None));
+        assert_eq!(get(Question::GroupsOf("no-such-user".into())), Answer::GroupsOf(BTreeSet::new()));
         assert!(matches!(get(Question::User("root".into())), Answer::User(Some(User { uid: 0, .. }))));
         assert!(matches!(get(Question::Group("root".into())), Answer::Group(Some(Group { gid: 0, .. }))));
         assert!(matches!(get(Question::Mount("/proc".into())), Answer::Mount(Some(_))));
@@ -898,51 +899,6 @@ mod tests {
         let never =
             read_unit("Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0");
         assert_eq!((never.oneshot, never.condition), (false, None));
-    }
-
-    #[test]
-    fn groups_and_keys_of_users() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let keys = Question::AuthorizedKeys("no-such-user".into());
-        let groups = Question::GroupsOf("no-such-user".into());
-        let (_, seen) = ask(vec![keys.clone(), groups.clone()]);
-        assert_eq!(seen.get(&keys), Some(&Answer::AuthorizedKeys(None)));
-        assert_eq!(seen.get(&groups), Some(&Answer::GroupsOf(BTreeSet::new())));
-
-        // A stand-in for passwd, and for setpriv, which needs root.
-        let home = dir.path().to_str().expect("UTF-8");
-        let ask_at_home = || {
-            let keys = Question::AuthorizedKeys("me".into());
-            let probe = Probe::new([keys.clone()]);
-            let stand_ins = format!(
-                "getent() {{ printf '%s\\n' {}; }}\nsetpriv() {{ while [ \"$1\" != -- ]; do shift; done; shift; \"$@\"; }}\n",
-                quote(&format!("me:x:1000:100:Me:{home}:/bin/sh"))
-            );
-            let script = stand_ins + &probe.script();
-            let out = std::process::Command::new("sh").arg("-c").arg(script).output().expect("sh runs");
-            let (_, mut seen) = probe.read(&out.stdout).expect("readable");
-            match seen.remove(&keys) {
-                Some(Answer::AuthorizedKeys(Some(keys))) => keys,
-                other => panic!("{other:?}"),
-            }
-        };
-        let none = ask_at_home();
-        assert_eq!((none.uid, none.gid, none.home.as_str(), none.home_exists), (1000, 100, home, true));
-        assert_eq!((none.folder, none.file, none.content), (None, None, Some(Content::Absent)));
-
-        std::fs::create_dir(dir.path().join(".ssh")).expect("made");
-        let file = dir.path().join(".ssh/authorized_keys");
-        std::fs::write(&file, "ssh-ed25519 AAAA\n").expect("written");
-        let some = ask_at_home();
-        assert_eq!(some.folder.map(|f| f.file_type), Some(FileType::Directory));
-        assert_eq!(some.file.map(|f| f.file_type), Some(FileType::File));
-        assert_eq!(some.content, Some(Content::Differs(b"ssh-ed25519 AAAA\n".to_vec())));
-
-        std::fs::remove_file(&file).expect("removed");
-        std::os::unix::fs::symlink("/etc/passwd", &file).expect("linked");
-        let link = ask_at_home();
-        assert_eq!(link.file.map(|f| f.file_type), Some(FileType::Link));
-        assert_eq!(link.content, Some(Content::NotAFile), "a link is not followed");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::shell::quote;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
+    /// Letters, digits, `_`, `-` and `.`, at most 32.
     pub name: String,
     /// Its number. Default: the next free one; that of a group which is there is left as it is.
     #[serde(default)]

@@ -92,9 +92,15 @@ pub fn check_content(content: &str) -> Result<(), String> {
     if section { Ok(()) } else { Err("`content` holds no [Section]".into()) }
 }
 
-/// Whether a unit's file says what enabling it means.
-pub fn has_install_section(content: &str) -> bool {
-    content.lines().any(|line| line.trim() == "[Install]")
+/// Whether a unit's file holds a line, as `[Install]` or `Type=oneshot`.
+pub fn has_line(content: &str, line: &str) -> bool {
+    content.lines().any(|l| l.trim() == line)
+}
+
+/// Whether a unit's file makes a service that is inactive again once it has done its work.
+pub fn is_oneshot(content: &str) -> bool {
+    let remains = ["yes", "true", "on", "1"].map(|yes| format!("RemainAfterExit={yes}"));
+    has_line(content, "Type=oneshot") && !remains.iter().any(|line| has_line(content, line))
 }
 
 /// Functions over `$unit`. `fail REASON` ends the script; `explain REASON` too, after the unit's last words.

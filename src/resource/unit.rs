@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::file::File;
 use super::systemd::{
-    Trace, UNIT_FOLDER, check_content, check_name, has_install_section, is_template, script, trace_path,
+    Trace, UNIT_FOLDER, check_content, check_name, has_line, is_oneshot, is_template, script, trace_path,
 };
 use super::{Change, Difference, Resource, Verdict};
 use crate::probe::{Answers, FileType, Question, Unanswered, Unit as Seen};
@@ -118,7 +118,8 @@ fn activity(unit: &Seen, trace: Option<Trace>, container: bool) -> Activity {
         "inactive" if container && (unit.condition == Some(false) || trace == Some(Trace::Unmet)) => {
             Activity::Unmet
         }
-        "inactive" if unit.oneshot => match (unit.condition, trace) {
+        // What an earlier unit of this name did does not count.
+        "inactive" if unit.oneshot && unit.load != "not-found" => match (unit.condition, trace) {
             (Some(true), _) if unit.result == "success" => Activity::Done,
             (None, Some(Trace::Done)) => Activity::Done,
             _ => Activity::Down,
@@ -338,13 +339,13 @@ impl Unit {
             }
             return Ok(());
         }
+        // The type that counts is the one it has when it is started.
+        let written = self.content.as_deref().filter(|_| self.is_own() && steps.has(Stage::Write));
+        let unit = &Seen { oneshot: written.map_or(unit.oneshot, is_oneshot), ..unit.clone() };
         match activity(unit, self.trace(seen)?, seen.facts.container) {
             Activity::Down => {
-                steps.differs(
-                    "active",
-                    &active_state(unit),
-                    if unit.oneshot { "run once" } else { "active" },
-                );
+                let after = if unit.oneshot { "run once" } else { "active" };
+                steps.differs("active", &active_state(unit), after);
                 steps.add(Stage::Start, "start start\n");
             }
             Activity::Up if self.restart && steps.has(Stage::Write) => {
@@ -435,7 +436,9 @@ impl Resource for Unit {
             }
         }
         match &self.content {
-            Some(content) if self.is_own() && self.enabled == Some(true) && !has_install_section(content) => {
+            Some(content)
+                if self.is_own() && self.enabled == Some(true) && !has_line(content, "[Install]") =>
+            {
                 wrong(
                     "enabled = true needs an [Install] section in `content`, as: WantedBy=multi-user.target",
                 )

@@ -236,6 +236,23 @@ fn a_files_change_reloads_and_does_not_restart() {
             other => panic!("{seen:?}: {other:?}"),
         }
     }
+    // What was a oneshot and has done its work is a service now: it has to be started.
+    let done = oneshot("inactive", Some(true));
+    let Verdict::Differs(change) = diff(&whole, done, Some("[Service]\n"), "", false) else {
+        panic!("differs")
+    };
+    assert_eq!(commands(&change), ["daemon-reload", "reenable", "start start"]);
+    assert_eq!(
+        change.differences.last(),
+        Some(&Difference::value("active", Some("inactive"), Some("active")))
+    );
+    let once = "content = \"[Service]\\nType=oneshot\\n\"\nstarted = true";
+    let Verdict::Differs(change) = diff(once, missing(), None, "done", false) else { panic!("differs") };
+    assert_eq!(
+        change.differences.last(),
+        Some(&Difference::value("active", Some("inactive"), Some("run once")))
+    );
+
     let drop_in = "content = '[Service]'\ndrop_in = '10-x.conf'";
     let Verdict::Differs(change) = diff(drop_in, loaded("active", "enabled"), None, "", false) else {
         panic!("differs")

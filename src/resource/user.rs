@@ -16,6 +16,7 @@ use crate::shell::{emit, quote, quote_all};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
+    /// Letters, digits, `_`, `-` and `.`, at most 32.
     pub name: String,
     /// Its number. Default: the next free one.
     #[serde(default)]
@@ -241,7 +242,15 @@ impl User {
             }
         }
         if self.password_question().is_some() {
-            let (differences, mend) = self.password(*seen.password(&self.name, &self.digest())?);
+            let password = *seen.password(&self.name, &self.digest())?;
+            let hash = self.password_hash.is_some() || password.is_some_and(|password| password.hash);
+            if self.locked == Some(false) && !hash {
+                return Ok(Verdict::Refused(format!(
+                    "{} has no password that locked = false could bring into force: give `password_hash`",
+                    self.name
+                )));
+            }
+            let (differences, mend) = self.password(password);
             options.differences.extend(differences);
             shell.push_str(&mend);
         }

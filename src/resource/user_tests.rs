@@ -185,6 +185,7 @@ fn what_must_not_be_is_refused() {
     let root = Seen { uid: 0, home: "/root".into(), ..ann() };
     for (fields, user, why) in [
         ("uid = 1001", ann(), "set uid = 1000"),
+        ("locked = false", ann(), "has no password"),
         ("state = 'absent'\nremove_home = true", root, "too near the root"),
     ] {
         match diff(fields, Some(user), &[], None) {
