@@ -5,6 +5,7 @@
 
 pub mod facts;
 pub mod frame;
+mod module;
 pub mod sh;
 
 use std::collections::{BTreeSet, HashMap};
