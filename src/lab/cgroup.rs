@@ -9,6 +9,7 @@
 //! places a machine by both. Inner groups hold no processes, as version 2 demands. The groups lie beside those
 //! of a systemd that rules this computer, which leaves alone what it did not make.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,7 +66,13 @@ impl Group {
     /// Makes the group, and hands it the controllers there are.
     pub fn create(&self) -> Result<(), Error> {
         for path in self.paths() {
-            std::fs::create_dir_all(path).map_err(Error::io("make the control group", path))?;
+            // Another lab that goes at this moment may take the empty parents with it.
+            let mut made = Ok(());
+            wait::until(DEATH, || {
+                made = std::fs::create_dir_all(path);
+                !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            });
+            made.map_err(Error::io("make the control group", path))?;
         }
         // Not to its own children: a group that hands controllers down may hold no processes itself.
         let mut above: Vec<&Path> = self
@@ -134,7 +141,7 @@ fn remove_tree(path: &Path) -> bool {
     for child in children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_tree(&child.path());
     }
-    std::fs::remove_dir(path).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true)
+    std::fs::remove_dir(path).map_or_else(|error| error.kind() == ErrorKind::NotFound, |()| true)
 }
 
 /// Lets children use each controller that a group has. A controller that is in use elsewhere is left out:

@@ -3,12 +3,15 @@
 //! It runs below a small script of its own (`start.sh`), which starts it again when it reboots and does not
 //! depend on the process that started it. The script has a mount namespace of its own: the overlay is mounted
 //! there only, and is gone when the machine is.
+//!
+//! Of nspawn's usual capabilities a machine has all but CAP_MKNOD: without a rule for devices, which only a
+//! systemd that rules this computer would set, it could make a node for this computer's disk and write to it.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::cgroup::Group;
@@ -54,7 +57,7 @@ pub fn create(folder: &Folder, state: &State, record: &Record) -> Result<(), Err
     let keys = keys::read(folder, record)?;
     let read_image = |path: &str| read(&lower.join(path));
     let mut seeds = seed::identity(record, Subnet(state.number), &keys, &resolv_conf()?, &machine_id()?);
-    seeds.extend(seed::account(&record.user, &keys.login_public, read_image)?);
+    seeds.extend(seed::account(record, &keys.login_public, read_image)?);
     seed::write(&new.join("upper"), &lower, &seeds)?;
     // An overlay's root has the mode of its upper folder, whatever the image says.
     seed::open_to_all(&new.join("upper"))?;
@@ -82,9 +85,9 @@ pub fn start(folder: &Folder, state: &State, record: &Record) -> Result<(), Erro
     let log = node.join("console.log");
     let console = File::create(&log).map_err(Error::io("write", &log))?;
     let errors = console.try_clone().map_err(Error::io("write", &log))?;
-    let holder = network::holder(&folder.name)?
-        .ok_or_else(|| Error::StillThere { what: "taking apart the lab's network".into(), seconds: 0 })?;
-    let mut start = Command::new("setsid");
+    let holder =
+        network::holder(&folder.name)?.ok_or_else(|| Error::NoNetwork { lab: folder.name.clone() })?;
+    let mut start = command::tool("setsid");
     start
         .args(["--fork", "nsenter", &format!("--net=/proc/{holder}/ns/net")])
         .args(["unshare", "--mount", "--propagation", "slave", "sh"])
@@ -198,7 +201,7 @@ while :; do
   mkdir -p {run}
   (
 {run_group}export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-exec systemd-nspawn --quiet --boot --register=no --keep-unit   --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge}   --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
+exec systemd-nspawn --quiet --boot --register=no --keep-unit   --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge}   --drop-capability=CAP_MKNOD --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
   )
   status=$?
   [ "$status" -eq {REBOOT} ] || exit "$status"

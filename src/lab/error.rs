@@ -21,6 +21,8 @@ pub enum Error {
     NoNode { node: String, known: Vec<String> },
     #[error("{node}: a machine cannot be made with the login `{user}`: {why}")]
     BadUser { node: String, user: String, why: &'static str },
+    #[error("the network of the lab {lab} is gone: bring the lab up again")]
+    NoNetwork { lab: String },
     #[error("no room for another {what}: take a lab down first (`datahub lab list`)")]
     Full { what: &'static str },
     /// `file` says what the state of a lab is and cannot be understood.

@@ -1,7 +1,6 @@
 //! The packet filter of a lab on this computer: what its machines reach, and who reaches them.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -121,14 +120,14 @@ fn items<'v>(listing: &'v Value, kind: &'static str) -> impl Iterator<Item = &'v
 
 fn list(what: &str) -> Result<Value, Error> {
     let text = command::output(
-        Command::new("nft").args(["--json", "list", what]),
+        command::tool("nft").args(["--json", "list", what]),
         "read this computer's packet filter",
     )?;
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 fn nft(script: &str) -> Result<(), Error> {
-    command::feed(Command::new("nft").args(["-f", "-"]), script, "set up the lab's packet filter").map(drop)
+    command::feed(command::tool("nft").args(["-f", "-"]), script, "set up the lab's packet filter").map(drop)
 }
 
 #[cfg(test)]

@@ -177,11 +177,12 @@ fn free_subnet() -> Result<network::Subnet, Error> {
 /// Makes a folder for root only and locks it. `what` completes "waiting for another process: …".
 pub fn lock(folder: &Path, what: &str, report: Report<'_>) -> Result<Lock, Error> {
     loop {
-        make_dir(folder)?;
-        let file = match File::open(folder) {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let file = match made.and_then(|()| File::open(folder)) {
             Ok(file) => file,
+            // Removed by another process at this moment, or the one above it was.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(Error::io("open", folder)(error)),
+            Err(error) => return Err(Error::io("make the folder", folder)(error)),
         };
         if file.try_lock().is_err() {
             report(Progress::Waiting { on: what.to_owned() });
