@@ -35,8 +35,12 @@ impl Group {
         let (unified, legacy) = hierarchies(&mounts).ok_or_else(|| {
             super::Unavailable("control groups of version 2 are not mounted: mount cgroup2 first".into())
         })?;
-        let below = |root: PathBuf| root.join(TOP).join(lab);
-        Ok(Self { unified: below(unified), legacy: legacy.map(below) })
+        Ok(Self::in_hierarchies(unified, legacy).child(TOP).child(lab))
+    }
+
+    /// The root group of hierarchies that are mounted there.
+    pub fn in_hierarchies(unified: PathBuf, legacy: Option<PathBuf>) -> Self {
+        Self { unified, legacy }
     }
 
     pub fn of_network(lab: &str) -> Result<Self, Error> {
@@ -117,7 +121,7 @@ impl Group {
     ///
     /// A group left behind would make the next machine of that name hang at its start.
     pub fn remove(&self) -> Result<(), Error> {
-        if !wait::until(DEATH, || self.paths().all(|path| remove_tree(path))) {
+        if !wait::until(DEATH, || self.paths().all(remove_tree)) {
             return Err(self.still_there());
         }
         // Fails as long as another lab is up, which is right.

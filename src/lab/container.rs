@@ -201,7 +201,9 @@ while :; do
   mkdir -p {run}
   (
 {run_group}export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-exec systemd-nspawn --quiet --boot --register=no --keep-unit   --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge}   --drop-capability=CAP_MKNOD --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
+exec systemd-nspawn --quiet --boot --register=no --keep-unit --drop-capability=CAP_MKNOD \
+  --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge} \
+  --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
   )
   status=$?
   [ "$status" -eq {REBOOT} ] || exit "$status"
@@ -231,4 +233,38 @@ fn machine_id() -> Result<String, Error> {
 fn resolv_conf() -> Result<String, Error> {
     let resolved = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
     Ok(seed::resolv_conf(&read(Path::new("/etc/resolv.conf"))?, resolved.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::machine::{Kind, Release};
+
+    #[test]
+    fn the_script_is_shell_and_gives_a_machine_no_more_than_it_needs() {
+        let record = Record {
+            node: "alpha".into(),
+            kind: Kind::Container,
+            number: 10,
+            hostname: "host-alpha".into(),
+            user: "kim".into(),
+            release: Release::Trixie,
+            image: Some("trixie-x".into()),
+            note: None,
+        };
+        let group = Group::in_hierarchies("/sys/fs/cgroup".into(), None).child("node-alpha");
+        let script =
+            start_script(&group, Path::new("/lab/nodes/alpha"), Path::new("/cache/x"), Subnet(7), &record);
+        let parsed = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
+        assert!(parsed.status.success(), "{}\n{script}", String::from_utf8_lossy(&parsed.stderr));
+        for needed in [
+            "--machine=dhlab7-10 --hostname=host-alpha --network-bridge=br0 ",
+            "lowerdir=/cache/x,upperdir=/lab/nodes/alpha/disk/upper,workdir=/lab/nodes/alpha/disk/work",
+            "--drop-capability=CAP_MKNOD",
+            "[ \"$status\" -eq 133 ] || exit",
+        ] {
+            assert!(script.contains(needed), "{needed}\n{script}");
+        }
+        assert!(!script.contains("--capability"), "{script}");
+    }
 }

@@ -160,7 +160,7 @@ impl Recipe {
     /// Unpacks and installs the packages. The child holds the lock too: were this process killed, nobody
     /// would begin anew before the child has ended.
     fn bootstrap(&self, target: &Path, log: &Path, lock: &state::Lock) -> Result<(), Error> {
-        let way = tempfile_like(target);
+        let way = target.with_extension("way");
         state::make_dir(&way)?;
         let (sources, settings) = (way.join("debian.sources"), way.join("apt.conf"));
         state::replace(&sources, &self.sources())?;
@@ -227,11 +227,6 @@ impl Recipe {
         place(&root.join("etc/.updated"), b"")?;
         place(&root.join("var/.updated"), b"")
     }
-}
-
-/// Where the way to the archives is written for the time an image is made.
-fn tempfile_like(target: &Path) -> PathBuf {
-    target.with_extension("way")
 }
 
 /// Writes a file that everybody may read, and the folders above it.

@@ -81,6 +81,7 @@ impl Lab {
         let _lock = folder.lock(report)?;
         let mut state = folder.allocate(&wanted)?;
         note_changed(&state, &wanted, report);
+        requirements::note_limits(report)?;
         keys::ensure(&folder, &state)?;
         image::ensure(&folder, &mut state, report)?;
         network::ensure(&folder, &state, report)?;
@@ -147,24 +148,30 @@ impl Lab {
     /// Switches a machine off; its files stay. Already off: nothing happens.
     pub fn stop(&self, node: &str, how: Stop) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         container::stop(self.name(), &record.node, how)
     }
 
     /// Switches a machine on and waits for SSH. Already on: only waits.
     pub fn start(&self, node: &str) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         self.start_locked(record)
     }
 
     /// Replaces a machine by a fresh one: nothing of its files is left, the host key stays the pinned one.
     pub fn reset(&self, node: &str) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         container::stop(self.name(), &record.node, Stop::PowerCut)?;
         container::erase(&self.folder, &record.node)?;
         self.start_locked(record)
+    }
+
+    /// The lock on a lab that is still there.
+    fn lock(&self) -> Result<state::Lock, Error> {
+        Self::open(self.name())?;
+        self.folder.lock(&|_| ())
     }
 
     fn start_locked(&self, record: &Record) -> Result<(), Error> {

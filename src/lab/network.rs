@@ -134,8 +134,7 @@ fn hold_namespace(lab: &str) -> Result<u32, Error> {
     group.remove()?;
     group.create()?;
     // The group is entered last: who is in it has its new namespace.
-    let join: String =
-        group.paths().collect::<Vec<_>>().into_iter().rev().map(|path| join_group(path)).collect();
+    let join: String = group.paths().collect::<Vec<_>>().into_iter().rev().map(join_group).collect();
     let mut holder = command::tool("setsid");
     holder.args(["--fork", "unshare", "--net", "sh", "-c", &format!("{join}exec sleep infinity")]);
     holder.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

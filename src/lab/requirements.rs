@@ -19,7 +19,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// The oldest kernel a lab runs on: it ends all processes of a control group at once (`cgroup.kill`).
 const KERNEL: (u32, u32) = (5, 14);
 /// Type of overlayfs, statfs(2).
-const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
+const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
 /// Whether labs can run here; missing tools that [`super::Lab::up`] would install do not count.
 pub fn available() -> Result<(), Unavailable> {
@@ -86,6 +86,24 @@ pub fn ensure(report: Report<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// inotify(7) instances a machine uses: its systemd, its services, a user's systemd.
+const INOTIFY_OF_A_MACHINE: usize = 8;
+
+/// Says when the machines of all labs may be more than this computer's limits allow.
+pub fn note_limits(report: Report<'_>) -> Result<(), Error> {
+    let machines: usize = super::state::all()?.iter().map(|lab| lab.machines.len()).sum();
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
+    let limit = limit.trim().parse::<usize>().unwrap_or(usize::MAX);
+    if machines.saturating_mul(INOTIFY_OF_A_MACHINE) > limit {
+        let text = format!(
+            "{machines} machines may need more than fs.inotify.max_user_instances = {limit} allows; when services \
+             fail in them, raise it with sysctl"
+        );
+        report(Progress::Note { node: None, text });
+    }
+    Ok(())
+}
+
 fn missing_packages() -> Vec<&'static str> {
     let missing = TOOLS.iter().filter(|(tool, _)| command::find(tool).is_none());
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
@@ -111,7 +129,7 @@ fn has_overlayfs() -> bool {
 fn on_overlayfs(folder: &str) -> bool {
     let nearest = Path::new(folder).ancestors().find(|path| path.exists());
     let status = nearest.and_then(|path| rustix::fs::statfs(path).ok());
-    status.is_some_and(|status| i64::try_from(status.f_type) == Ok(OVERLAYFS_MAGIC))
+    status.is_some_and(|status| status.f_type == OVERLAYFS_MAGIC)
 }
 
 /// Major and minor of `6.1.0-32-amd64`.
