@@ -1,0 +1,1 @@
+//! A kubeconfig for the operator.
