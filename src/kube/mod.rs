@@ -9,6 +9,8 @@ pub mod drain;
 pub mod error;
 pub mod helm_history;
 pub mod kubeconfig;
+pub mod kubeconfig_file;
+mod kubeconfig_text;
 pub mod node;
 pub mod node_settings;
 pub mod object;

@@ -282,16 +282,16 @@ mod tests {
             }))
         };
         let which = ObjectRef::from(&map("", ""));
-        assert_eq!(differences(&which, Some(&map("x", "1")), &map("x", "2")), []);
-        match &differences(&which, Some(&map("x", "1")), &map("y", "2"))[..] {
+        assert_eq!(differences(&which, Some(&map("one", "1")), &map("one", "2")), []);
+        match &differences(&which, Some(&map("one", "1")), &map("two", "2"))[..] {
             [Difference::Text { path, before: Some(before), after: Some(after) }] => {
                 assert_eq!(path, "ConfigMap b/a");
-                assert_eq!(before.replace("key: x", "key: y"), *after);
-                assert!(after.contains("key: y") && !after.contains("uid"), "{after}");
+                assert_eq!(before.replace("key: one", "key: two"), *after);
+                assert!(after.contains("key: two") && !after.contains("uid"), "{after}");
             }
             other => panic!("{other:?}"),
         }
-        let new = differences(&which, None, &map("x", "1"));
+        let new = differences(&which, None, &map("one", "1"));
         assert!(matches!(&new[..], [Difference::Text { before: None, .. }]), "{new:?}");
     }
 
