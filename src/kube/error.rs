@@ -155,21 +155,25 @@ fn message(status: &::kube::core::Status) -> String {
 /// Looks for the error of the way there, or of TLS, under those of the HTTP client.
 fn connection(what: &str, error: &ClientError) -> Failure {
     let mut innermost = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<transport::Error>() {
+    for cause in std::iter::successors(error.source(), |error| below(*error)) {
+        if let Some(error) = cause.downcast_ref::<transport::Error>() {
             return way(error);
         }
         // What rustls refuses comes as "invalid data".
-        if let Some(e) = error.downcast_ref::<io::Error>()
-            && e.kind() == io::ErrorKind::InvalidData
-        {
-            return Failure::Permanent(Error::Tls { what: what.into(), why: printable(&e.to_string()) });
+        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData) {
+            return Failure::Permanent(Error::Tls { what: what.into(), why: printable(&cause.to_string()) });
         }
-        innermost = error.to_string();
-        cause = error.source();
+        innermost = cause.to_string();
     }
     Failure::Transient(printable(&innermost))
+}
+
+/// The cause of an error. An I/O error passes over the one it wraps when asked for its source.
+fn below<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
 }
 
 fn way(error: &transport::Error) -> Failure {
