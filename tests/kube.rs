@@ -76,12 +76,20 @@ async fn certificates_decide_on_both_sides() {
     let readyz = Readyz { ready: false, failing: vec!["etcd".into()] };
     assert_eq!(cluster.readyz().await.expect("an answer"), readyz);
 
+    let error = cluster.wait_readyz(SHORT, &silent).await.expect_err("not ready");
+    assert_eq!(error.to_string(), "the API server was not ready within 0 s: its checks fail: etcd");
+
     for kubeconfig in ["other-authority.yaml", "other-client.yaml"] {
         let options = Options { kubeconfig: api.kubeconfig(kubeconfig), ..options(&api) };
         let error = connect_with(options).await.server_version().await.expect_err("not trusted");
         assert!(matches!(error, Error::Tls { .. }), "{kubeconfig} {error:?}");
         assert!(error.hint().is_some());
     }
+    // A node that has been broken into must not have commands run here.
+    let planted = Options { kubeconfig: api.kubeconfig("planted.yaml"), ..options(&api) };
+    connect_with(planted).await.server_version().await.expect_err("no certificate");
+    assert!(!std::path::Path::new(&api.kubeconfig("ran")).exists());
+
     let missing = Options { kubeconfig: api.kubeconfig("none.yaml"), ..options(&api) };
     let local = Local::new(Arc::new(NoPrompts), None);
     let error = Cluster::connect(Arc::new(local), missing).await.err().expect("no kubeconfig");
@@ -94,6 +102,31 @@ fn version() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_starting_server_is_asked_until_it_is_ready() {
+    if !may_run() {
+        return;
+    }
+    let asked = AtomicUsize::new(0);
+    let api = Api::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::Text(401, "Unauthorized".into()),
+        1 => Reply::Cut,
+        2 => Reply::Text(500, "[-]poststarthook/crd-informer-synced failed: reason withheld\n".into()),
+        _ => Reply::Text(200, "[+]ping ok\nreadyz check passed\n".into()),
+    })
+    .await;
+    let cluster = connect(&api).await;
+    let heard = Mutex::new(Vec::new());
+    cluster
+        .wait_readyz(LONG, &|why| heard.lock().expect("no panic").push(why.to_owned()))
+        .await
+        .expect("ready");
+    let heard = heard.into_inner().expect("no panic");
+    assert_eq!(heard[0], "its checks fail: it answers 401 Unauthorized");
+    assert_eq!(heard[2], "its checks fail: poststarthook/crd-informer-synced");
+    assert!(cluster.readyz().await.expect("an answer").ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarting_server_is_waited_for() {
     if !may_run() {
         return;
@@ -101,8 +134,9 @@ async fn a_restarting_server_is_waited_for() {
     let asked = AtomicUsize::new(0);
     let api = Api::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
         0 => Reply::Cut,
-        1 => Reply::Text(503, "starting".into()),
-        2 => refusal(429, "TooManyRequests", "later"),
+        1 => Reply::WatchThenCut(vec![json!("half of an answer")]),
+        2 => Reply::Text(503, "starting".into()),
+        3 => refusal(429, "TooManyRequests", "later"),
         _ => list("Node", "1", &[node("b", "1", true), node("a", "1", false)]),
     })
     .await;
@@ -112,7 +146,7 @@ async fn a_restarting_server_is_waited_for() {
         nodes.iter().map(|node| (node.name.as_str(), node.ready)).collect::<Vec<_>>(),
         [("a", false), ("b", true)]
     );
-    assert_eq!(api.count("GET /api/v1/nodes"), 4);
+    assert_eq!(api.count("GET /api/v1/nodes"), 5);
 
     // Gone, with the connection that was kept; and back while it is asked.
     api.stop();
@@ -595,7 +629,7 @@ async fn a_watch_survives_the_ssh_connection() {
     let transport: Arc<dyn Transport> = Arc::new(ssh.connect().await);
     let cluster = Cluster::connect(transport.clone(), options(&api)).await.expect("connects");
     let cut = async {
-        while api.count("GET /api/v1/nodes?&watch=true") == 0 && api.seen().len() < 2 {
+        while !api.seen().iter().any(|line| line.contains("watch=true")) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // The parent of the login shell is this connection's own sshd.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::kube::client::{Body, Client, ConfigExt as _};
-use ::kube::config::{KubeConfigOptions, Kubeconfig};
+use ::kube::config::{AuthInfo, Cluster as ClusterInfo, KubeConfigOptions, Kubeconfig};
 use ::kube::core::{ApiResource, GroupVersionKind};
 use ::kube::discovery::Scope;
 use hyper_util::client::legacy;
@@ -84,14 +84,13 @@ impl Cluster {
         let text = read_kubeconfig(&*transport, &options.kubeconfig).await?;
         // The parser's own message shows lines of the file, and with them the key.
         let parsed = Kubeconfig::from_yaml(text.expose()).map_err(|_| bad("it is not a kubeconfig"))?;
-        let mut config = ::kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
+        let current = KubeConfigOptions::default();
+        let config = ::kube::Config::from_custom_kubeconfig(self_contained(parsed), &current)
             .await
             .map_err(|_| bad("its current context has no usable cluster and user"))?;
         if config.cluster_url.scheme_str() != Some("https") || config.root_cert.is_none() {
             return Err(bad("it names no https server with an authority of its own"));
         }
-        config.accept_invalid_certs = false;
-        config.proxy_url = None;
         let connector = tower::service_fn(move |uri| dial(transport.clone(), uri));
         let tls = config
             .rustls_https_connector_with_connector(connector)
@@ -109,17 +108,36 @@ impl Cluster {
     /// Whether the API server is ready to serve, and if not, which of its checks fail. An API server that does not
     /// answer at all is an error.
     pub async fn readyz(&self) -> Result<Readyz, Error> {
-        let what = "ask the API server whether it is ready";
-        let (status, text) = self.call(what, || self.raw("/readyz?verbose")).await?;
-        match status {
-            200 => Ok(Readyz { ready: true, failing: Vec::new() }),
-            401 | 403 => Err(Error::Refused {
-                what: what.into(),
-                code: status,
-                reason: String::new(),
-                message: format!("the API server answered {status}"),
-            }),
-            _ => Ok(Readyz { ready: false, failing: failing(&text) }),
+        self.call("ask the API server whether it is ready", || self.ask_readyz()).await
+    }
+
+    /// Waits until the API server is ready. It is asked again and again: there is nothing yet that could tell.
+    /// `progress` hears what is missing, each time that changes.
+    pub async fn wait_readyz(
+        &self,
+        limit: Duration,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<(), Error> {
+        let end = Instant::now() + limit;
+        let mut pauses = Pauses::default();
+        let mut missing = String::new();
+        loop {
+            let why =
+                match self.attempt("ask the API server whether it is ready", || self.ask_readyz()).await? {
+                    Ok(Readyz { ready: true, .. }) => return Ok(()),
+                    Ok(Readyz { failing, .. }) => format!("its checks fail: {}", failing.join(", ")),
+                    Err(why) => why,
+                };
+            if why != missing {
+                progress(&why);
+                missing = why;
+            }
+            let pause = pauses.after();
+            if Instant::now() + pause > end {
+                let (what, wanted) = ("the API server".into(), "ready".into());
+                return Err(Error::Timeout { what, wanted, limit, last: missing });
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -138,30 +156,68 @@ impl Cluster {
         let begun = Instant::now();
         let mut pauses = Pauses::default();
         loop {
-            let last = match tokio::time::timeout(self.options.request, request()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => match classify(what, &error) {
-                    Failure::Permanent(error) => return Err(error),
-                    Failure::Transient(why) => why,
-                },
-                Err(_) => format!("no answer within {} s", self.options.request.as_secs()),
+            let last = match self.attempt(what, &request).await? {
+                Ok(answer) => return Ok(answer),
+                Err(why) => why,
             };
             let pause = pauses.after();
             if begun.elapsed() + pause > self.options.patience {
-                return Err(Error::Unreachable { what: what.into(), patience: self.options.patience, last });
+                let patience = self.options.patience;
+                return Err(Error::Unreachable { what: what.into(), patience, last });
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Status and text of a path that does not answer in JSON.
-    async fn raw(&self, path: &str) -> ::kube::Result<(u16, String)> {
-        let request = http::Request::get(path).body(Body::empty()).map_err(::kube::Error::HttpError)?;
-        let response = self.client.send(request).await?;
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect_bytes().await?;
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    /// Makes a request once; the inner error is why it may go better the next time.
+    async fn attempt<T, F>(&self, what: &str, request: impl Fn() -> F) -> Result<Result<T, String>, Error>
+    where
+        F: Future<Output = ::kube::Result<T>>,
+    {
+        match tokio::time::timeout(self.options.request, request()).await {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(error)) => match classify(what, &error) {
+                Failure::Permanent(error) => Err(error),
+                Failure::Transient(why) => Ok(Err(why)),
+            },
+            Err(_) => Ok(Err(format!("no answer within {} s", self.options.request.as_secs()))),
+        }
     }
+
+    /// Its answer is text, and its status says whether it is ready. One that cannot check who asks yet is not.
+    async fn ask_readyz(&self) -> ::kube::Result<Readyz> {
+        let request = http::Request::get("/readyz?verbose").body(Body::empty());
+        let response = self.client.send(request.map_err(::kube::Error::HttpError)?).await?;
+        let status = response.status();
+        let text = response.into_body().collect_bytes().await?;
+        let mut failing = failing(&String::from_utf8_lossy(&text));
+        if failing.is_empty() && !status.is_success() {
+            failing.push(format!("it answers {status}"));
+        }
+        Ok(Readyz { ready: status.is_success(), failing })
+    }
+}
+
+/// Only what stands in the file itself. A node that has been broken into could otherwise have a command of its choice
+/// run on this machine (`exec`), or a file of this machine sent to it.
+fn self_contained(mut kubeconfig: Kubeconfig) -> Kubeconfig {
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        *cluster = ClusterInfo {
+            server: cluster.server.take(),
+            certificate_authority_data: cluster.certificate_authority_data.take(),
+            tls_server_name: cluster.tls_server_name.take(),
+            ..ClusterInfo::default()
+        };
+    }
+    for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        *user = AuthInfo {
+            client_certificate_data: user.client_certificate_data.take(),
+            client_key_data: user.client_key_data.take(),
+            token: user.token.take(),
+            ..AuthInfo::default()
+        };
+    }
+    kubeconfig
 }
 
 /// The names on the lines that begin with `[-]`.

@@ -86,11 +86,17 @@ impl Entry {
         let context = part("contexts", "context", &current.into()).unwrap_or_default();
         let cluster = part("clusters", "cluster", &context["cluster"]);
         let user = part("users", "user", &context["user"]);
-        let (Some(Value::Object(mut cluster)), Some(Value::Object(user))) = (cluster, user) else {
+        let (Some(Value::Object(mut cluster)), Some(Value::Object(mut user))) = (cluster, user) else {
             return Err(bad("its current context has no cluster and user"));
         };
-        if !cluster.contains_key("certificate-authority-data") {
+        // Anything else would be the node's to choose: a command that kubectl runs here (exec), a file it reads.
+        cluster.retain(|key, _| key == "certificate-authority-data");
+        user.retain(|key, _| ["client-certificate-data", "client-key-data", "token"].contains(&key.as_str()));
+        if cluster.is_empty() {
             return Err(bad("its cluster has no certificate authority"));
+        }
+        if user.is_empty() {
+            return Err(bad("its user has no certificate and no token"));
         }
         if !server.starts_with("https://") {
             return Err(bad("the server's address does not begin with https://"));

@@ -96,10 +96,20 @@ fn names_and_address_are_rewritten() {
         (K3S, "nas.home.arpa:6443"),
         (&*K3S.replace("certificate-authority-data", "certificate-authority"), "https://a"),
         (&*K3S.replace("user: default", "user: other"), "https://a"),
+        (&*K3S.replace("client-", "other-"), "https://a"),
     ] {
         let error = Entry::new(&Secret::new(bad), server, "home").err().expect("refused");
         assert!(matches!(error, MergeError::Source(_)) && !error.to_string().contains("geheim"), "{error}");
     }
+}
+
+#[test]
+fn a_node_cannot_have_commands_run_here() {
+    let planted = K3S
+        .replace("    client-key-data", "    exec: {command: geheim}\n    client-key-data")
+        .replace("    server:", "    proxy-url: geheim\n    insecure-skip-tls-verify: true\n    server:");
+    let planted = Entry::new(&Secret::new(planted), "https://nas.home.arpa:6443", "home").expect("an entry");
+    assert_eq!(planted.alone(Current::Always), entry().alone(Current::Always));
 }
 
 #[test]

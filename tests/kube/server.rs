@@ -1,6 +1,5 @@
 //! An API server for tests: real HTTP over real TLS with client certificates, its answers given by the test.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -102,14 +101,23 @@ fn acceptor(authority: &CertifiedIssuer<'static, KeyPair>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-fn kubeconfig(port: u16, authority: &str, client: &Identity) -> String {
-    let data = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+fn data(pem: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(pem)
+}
+
+fn user(client: &Identity) -> Value {
+    json!({
+        "client-certificate-data": data(&client.certificate.pem()),
+        "client-key-data": data(&client.key.serialize_pem()),
+    })
+}
+
+fn kubeconfig(port: u16, authority: &str, user: &Value) -> String {
     json!({
         "kind": "Config",
         "clusters": [{ "name": "default", "cluster": {
             "server": format!("https://127.0.0.1:{port}"), "certificate-authority-data": data(authority) } }],
-        "users": [{ "name": "default", "user": {
-            "client-certificate-data": data(&client.certificate.pem()), "client-key-data": data(&client.key.serialize_pem()) } }],
+        "users": [{ "name": "default", "user": user }],
         "contexts": [{ "name": "default", "context": { "cluster": "default", "user": "default" } }],
         "current-context": "default",
     })
@@ -122,11 +130,17 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let dir = tempfile::tempdir().expect("a folder");
-        let client = identity(&ours, "admin");
-        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).expect("written");
-        write("k3s.yaml", kubeconfig(port, &ours.pem(), &client));
-        write("other-authority.yaml", kubeconfig(port, &foreign.pem(), &client));
-        write("other-client.yaml", kubeconfig(port, &ours.pem(), &identity(&foreign, "admin")));
+        let client = user(&identity(&ours, "admin"));
+        let stranger = user(&identity(&foreign, "admin"));
+        let command = json!({ "exec": { "apiVersion": "client.authentication.k8s.io/v1", "command": "touch",
+            "args": [dir.path().join("ran")], "interactiveMode": "Never" } });
+        let write = |name: &str, authority: &CertifiedIssuer<'_, KeyPair>, user: &Value| {
+            std::fs::write(dir.path().join(name), kubeconfig(port, &authority.pem(), user)).expect("written");
+        };
+        write("k3s.yaml", &ours, &client);
+        write("other-authority.yaml", &foreign, &client);
+        write("other-client.yaml", &ours, &stranger);
+        write("planted.yaml", &ours, &command);
         let api = Self {
             port,
             dir,
@@ -139,13 +153,10 @@ impl Api {
         api
     }
 
-    /// A kubeconfig: `k3s.yaml` is good, `other-authority.yaml` and `other-client.yaml` are not.
+    /// The path of a kubeconfig: `k3s.yaml` is good; `other-authority.yaml` and `other-client.yaml` are not, and
+    /// `planted.yaml` logs in by a command that makes a file `ran` beside it.
     pub fn kubeconfig(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.path().join(name).display().to_string()
     }
 
     /// Method, path and query of every request so far.
