@@ -1,1 +1,3 @@
 //! Throw-away machines on this computer.
+
+pub mod k3s;
