@@ -8,6 +8,7 @@ pub mod cli;
 pub mod diagnostic;
 pub mod engine;
 pub mod inventory;
+pub mod kube;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod probe;

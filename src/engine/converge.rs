@@ -17,6 +17,8 @@ use crate::transport::{self, Hold, Output, Script, Transport};
 const RETRIES: u32 = 3;
 /// How long a machine may take to come back from a reboot.
 const REBOOT_LIMIT: Duration = Duration::from_secs(600);
+/// How long a new login may fail before a change is taken back; well below what the node itself waits.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of a failed step that are shown.
 const LAST_LINES: usize = 20;
 
@@ -331,9 +333,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// A daemon that reloads may refuse logins for a moment: only what lasts counts.
+    async fn log_in_anew(&self) -> Result<(), transport::Error> {
+        let started = Instant::now();
+        loop {
+            match self.transport.log_in_anew().await {
+                Err(_) if started.elapsed() < LOGIN_PATIENCE => {
+                    tokio::time::sleep(Duration::from_secs(1)).await
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Proves with a new login, while the old one stays open, that nobody is locked out; else takes it all back.
     async fn confirm_login(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
-        let login = self.transport.log_in_anew().await;
+        let login = self.log_in_anew().await;
         let shell = match login {
             Ok(()) => step::confirm(&role.name, handler),
             Err(_) => step::take_back(&role.name, handler),

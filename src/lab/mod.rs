@@ -22,6 +22,7 @@ mod error;
 mod firewall;
 mod image;
 mod inventory;
+pub mod k3s;
 mod keys;
 mod machine;
 mod network;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::collect::Collected;
 use super::prompt::{Prompter, Secret};
 use super::sudo::{Root, Way};
-use super::{Answer, Error, Hold, Holding, Output, Script, Transport};
+use super::{Answer, Error, Hold, Holding, Opening, Output, Script, Stream, Transport, address};
 
 /// After the shell's end, a child that keeps its output open is waited for this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -168,6 +169,15 @@ impl Transport for Local {
                     Some(next) => way = next,
                     None => return Err(super::ended_early(&output)),
                 }
+            }
+        })
+    }
+
+    fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a> {
+        Box::pin(async move {
+            match TcpStream::connect((host, port)).await {
+                Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Err(e) => Err(Error::Refused { address: address(host, port), why: e.to_string() }),
             }
         })
     }

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 mod collect;
 pub mod local;
 pub mod prompt;
@@ -61,6 +63,10 @@ pub enum Error {
     Sudo { user: String, host: String, why: String },
     #[error("the connection was lost: {0}")]
     Lost(String),
+    #[error("nothing answers at {address} on the node: {why}")]
+    Refused { address: String, why: String },
+    #[error("the SSH server does not let connections through to {address}")]
+    NotForwarded { address: String },
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the node printed more than {} MiB; it began with {first:?}", OUTPUT_LIMIT / 1024 / 1024)]
@@ -99,6 +105,11 @@ impl Error {
                 "give the user a sudo right (a file in /etc/sudoers.d), or pass --ask-become-pass".into()
             }
             Self::Lost(_) => "run again: what was done stays done".into(),
+            Self::Refused { .. } => "is the service running there? Try: systemctl status k3s".into(),
+            Self::NotForwarded { .. } => {
+                "set `AllowTcpForwarding local` in the node's sshd_config, allow the port in PermitOpen if that is set, and reload ssh"
+                    .into()
+            }
             Self::Timeout(_) => "see what hangs there: datahub exec --node NAME -- ps axf".into(),
             Self::TooMuch { .. } => {
                 "a login script may print without end: look at the shell's start-up files".into()
@@ -113,6 +124,14 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send 
 /// The first line of a held script, and what keeps it alive.
 pub type Holding<'a> = Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
 
+/// A connection's two directions. Dropping it closes the connection.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A stream that is being opened.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Error>> + Send + 'a>>;
+
 /// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.
 pub trait Transport: Send + Sync {
     /// Runs a script as root, its text on standard input, and waits for its end.
@@ -121,6 +140,10 @@ pub trait Transport: Send + Sync {
     /// Starts a script as root that lives until the returned guard is dropped or the connection ends, and
     /// resolves with its first line of output. For locks: the script must end when its input does.
     fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a>;
+
+    /// Opens a TCP connection from the machine to `host:port`: over SSH a direct-tcpip channel, so the port need
+    /// not be open to anybody. [`Error::Refused`] when nothing listens there.
+    fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a>;
 
     /// Opens a new connection in place of one that was lost.
     fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -134,6 +157,11 @@ pub trait Transport: Send + Sync {
 
 /// Keeps a held script alive; dropping it ends the script.
 pub struct Hold(pub Box<dyn std::any::Any + Send>);
+
+/// `127.0.0.1:6443`, `[::1]:6443`.
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
 
 /// The error for a script that was to be held and ended instead.
 fn ended_early(output: &Output) -> Error {

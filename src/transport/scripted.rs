@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Answer, Error, Hold, Holding, Output, Script, Transport};
+use super::{Answer, Error, Hold, Holding, Opening, Output, Script, Stream, Transport, address};
 
 /// Expects scripts in order, each by a text it contains.
 #[derive(Default)]
 pub struct Scripted {
     expected: Mutex<VecDeque<(String, Result<Output, Error>)>>,
     seen: Mutex<Vec<String>>,
+    streams: Mutex<VecDeque<Box<dyn Stream>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -35,6 +36,12 @@ impl Scripted {
     /// The next script contains `part` and does not come through.
     pub fn fails(self, part: impl Into<String>, error: Error) -> Self {
         self.push(part.into(), Err(error))
+    }
+
+    /// What the next `open_stream` gives; without one it is an error.
+    pub fn stream(self, stream: impl Stream + 'static) -> Self {
+        lock(&self.streams).push_back(Box::new(stream));
+        self
     }
 
     /// The scripts that came, in order.
@@ -83,6 +90,14 @@ impl Transport for Scripted {
                 Some((line, _)) => Ok((line.to_owned(), Hold(Box::new(())))),
                 None => Err(super::ended_early(&output)),
             }
+        })
+    }
+
+    fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a> {
+        Box::pin(async move {
+            lock(&self.streams)
+                .pop_front()
+                .ok_or_else(|| Error::Other(format!("expected no connection to {}", address(host, port))))
         })
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connect::Session;
 use crate::transport::collect::Collected;
-use crate::transport::{Error, Hold, Output};
+use crate::transport::{Error, Hold, Output, Stream, address};
 
 /// Input goes in pieces of this size, each of which must get through within the time a dead peer is given.
 const PIECE: usize = 128 * 1024;
@@ -141,6 +141,21 @@ async fn open(session: &Session) -> Result<Channel<Msg>, Error> {
             }
             Err(e) => return Err(session.lost(&e.to_string())),
         }
+    }
+}
+
+/// A TCP connection from the node to `host:port`. It outlives the session's handle, should another session take
+/// its place, and closes the channel when dropped.
+pub async fn tunnel(session: &Session, host: &str, port: u16) -> Result<impl Stream + use<>, Error> {
+    match session.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await {
+        Ok(channel) => Ok(channel.into_stream()),
+        Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
+            Err(Error::NotForwarded { address: address(host, port) })
+        }
+        Err(russh::Error::ChannelOpenFailure(_)) => {
+            Err(Error::Refused { address: address(host, port), why: "connection refused".into() })
+        }
+        Err(e) => Err(session.lost(&e.to_string())),
     }
 }
 

@@ -146,12 +146,7 @@ fn settings(host_key: &HostKey) -> client::Config {
 }
 
 fn unreachable_hop(hop: &Hop, why: String) -> Error {
-    let address = if hop.host.contains(':') {
-        format!("[{}]:{}", hop.host, hop.port)
-    } else {
-        format!("{}:{}", hop.host, hop.port)
-    };
-    Error::Unreachable { address, why }
+    Error::Unreachable { address: crate::transport::address(&hop.host, hop.port), why }
 }
 
 fn tunnel_refused(error: &russh::Error) -> String {

@@ -10,7 +10,7 @@ use tokio::sync::RwLock;
 
 use super::prompt::{NoPrompts, Prompter, Secret};
 use super::sudo::Root;
-use super::{Answer, Error, Holding, Script, Transport};
+use super::{Answer, Error, Holding, Opening, Script, Stream, Transport};
 
 mod auth;
 mod channel;
@@ -147,6 +147,15 @@ impl Transport for Ssh {
                     None => return Err(super::ended_early(&output)),
                 }
             }
+        })
+    }
+
+    fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a> {
+        Box::pin(async move {
+            let session = self.session.read().await.clone();
+            let limit = self.options.connect_timeout;
+            let opened = tokio::time::timeout(limit, channel::tunnel(&session, host, port)).await;
+            Ok(Box::new(opened.unwrap_or(Err(Error::Timeout(limit)))?) as Box<dyn Stream>)
         })
     }
 

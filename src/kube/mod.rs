@@ -1,0 +1,24 @@
+//! The K3s cluster's API, reached through the SSH connection to one of its servers.
+//!
+//! No kubectl, no Helm, no open port: every connection is a channel of the SSH session to the address the server's
+//! own admin kubeconfig names. Everything here is idempotent, so what an API server that restarts or a connection
+//! that drops has cut off is done again, for as long as [`Options::patience`] says.
+
+pub mod client;
+pub mod drain;
+pub mod error;
+pub mod helm_history;
+pub mod kubeconfig;
+pub mod kubeconfig_file;
+mod kubeconfig_text;
+pub mod node;
+pub mod node_settings;
+pub mod object;
+pub mod wait;
+mod watch;
+
+pub use client::{Cluster, Options, Readyz};
+pub use error::Error;
+
+/// The field manager everything is applied under, also the owner of what a later run may remove again.
+pub const MANAGER: &str = "datahub";
