@@ -3,6 +3,7 @@
 //! Questions of a kind are put together, so the number of processes on the node does not grow with the
 //! number of resources. [`sh`] writes them out for POSIX sh and reads the answers back.
 
+pub mod checksum;
 pub mod facts;
 pub mod frame;
 pub mod sh;
@@ -18,6 +19,8 @@ pub enum Question {
     Stat(String),
     /// A file's content, sent only if its SHA-256 (lower-case hex) is not `unless`. An empty `unless` always sends.
     Content { path: String, unless: String },
+    /// The SHA-256 of a file too large for [`Question::Content`]; see [`checksum`].
+    Checksum(String),
     /// A Debian package's state, by its name without architecture.
     Package(String),
     /// A systemd unit, with its suffix: `ssh.service`.
@@ -133,6 +136,8 @@ pub struct Group {
 pub enum Answer {
     Stat(Option<Stat>),
     Content(Content),
+    /// Lower-case hex; `None`: no regular file, or one that cannot be read.
+    Checksum(Option<String>),
     Package(Package),
     Unit(Unit),
     /// `None`: the kernel has no such setting.
@@ -181,6 +186,7 @@ macro_rules! accessors {
 accessors! {
     stat(path: &str) -> Option<Stat> = Question::Stat(path.into()), Stat;
     content(path: &str, unless: &str) -> Content = Question::Content { path: path.into(), unless: unless.into() }, Content;
+    checksum(path: &str) -> Option<String> = Question::Checksum(path.into()), Checksum;
     package(name: &str) -> Package = Question::Package(name.into()), Package;
     unit(name: &str) -> Unit = Question::Unit(name.into()), Unit;
     sysctl(key: &str) -> Option<String> = Question::Sysctl(key.into()), Sysctl;

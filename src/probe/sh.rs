@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
+use super::checksum;
 use super::frame::{self, Frame, FrameError};
 use super::{
     Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Stat, Unit, User,
@@ -46,6 +47,7 @@ enum Part<'a> {
     Mounts(Vec<&'a str>),
     Users(Vec<&'a str>),
     Groups(Vec<&'a str>),
+    Checksums(Vec<&'a str>),
 }
 
 impl Probe {
@@ -90,6 +92,7 @@ impl Probe {
                 Question::Mount(path) => (5, path),
                 Question::User(name) => (6, name),
                 Question::Group(name) => (7, name),
+                Question::Checksum(path) => (8, path),
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -105,6 +108,7 @@ impl Probe {
             4 => Part::Modules(names),
             5 => Part::Mounts(names),
             6 => Part::Users(names),
+            8 => Part::Checksums(names),
             _ => Part::Groups(names),
         }));
         parts
@@ -208,6 +212,7 @@ impl Part<'_> {
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
             Part::Groups(_) => run("getent group".into()),
+            Part::Checksums(paths) => format!("{}f {id} 0 \"$o\"", checksum::ask(paths)),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
             }
@@ -307,6 +312,12 @@ impl Part<'_> {
                 let seen: HashMap<&str, Group> = body.lines().filter_map(read_group).collect();
                 for name in names {
                     answers.insert(Question::Group((*name).into()), Answer::Group(seen.get(name).cloned()));
+                }
+            }
+            Part::Checksums(paths) => {
+                let mut seen = checksum::read(&body).map_err(|line| unexpected("sha256sum", &line))?;
+                for path in paths {
+                    answers.insert(Question::Checksum((*path).into()), Answer::Checksum(seen.remove(*path)));
                 }
             }
             Part::Each(question) => {
@@ -603,6 +614,8 @@ mod tests {
             content("it's a file", sha),
             content("none", sha),
             content(".", ""),
+            Question::Checksum(path("it's a file")),
+            Question::Checksum(path("link")),
             Question::Hostname,
             Question::Group("root".into()),
             Question::User("root".into()),
@@ -625,6 +638,9 @@ mod tests {
         let bytes = Answer::Content(Content::Differs(b"a\0b\n\n".to_vec()));
         assert_eq!(get(content("it's a file", "")), bytes);
         assert_eq!(get(content("it's a file", sha)), bytes);
+        let sum = crate::checksum::sha256_hex(b"a\0b\n\n");
+        assert_eq!(get(Question::Checksum(path("it's a file"))), Answer::Checksum(Some(sum)));
+        assert_eq!(get(Question::Checksum(path("link"))), Answer::Checksum(None));
         assert_eq!(get(content("none", sha)), Answer::Content(Content::Absent));
         assert_eq!(get(content(".", "")), Answer::Content(Content::NotAFile));
         assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some("Linux".into())));

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
+
 mod collect;
 pub mod local;
 pub mod prompt;
@@ -113,6 +115,18 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send 
 /// The first line of a held script, and what keeps it alive.
 pub type Holding<'a> = Pin<Box<dyn Future<Output = Result<(String, Hold), Error>> + Send + 'a>>;
 
+/// What a script is fed with.
+pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A stream that is being opened.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send + 'a>>;
+
+/// Input for [`Transport::feed`], opened when the script is ready for it.
+pub trait Input: Send + Sync {
+    /// `ready` is the first line the script printed: it may say what it has already.
+    fn open<'a>(&'a self, ready: &'a str) -> Opening<'a>;
+}
+
 /// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.
 pub trait Transport: Send + Sync {
     /// Runs a script as root, its text on standard input, and waits for its end.
@@ -121,6 +135,11 @@ pub trait Transport: Send + Sync {
     /// Starts a script as root that lives until the returned guard is dropped or the connection ends, and
     /// resolves with its first line of output. For locks: the script must end when its input does.
     fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a>;
+
+    /// Runs a script as root that prints a line once it is ready for input, and then gives it what `input` opens
+    /// for that line. Waiting for the line is what keeps the shell, which reads ahead, and sudo, which may want
+    /// a password first, from taking the input for theirs. A script that ends without a line is given nothing.
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a>;
 
     /// Opens a new connection in place of one that was lost.
     fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -134,6 +153,11 @@ pub trait Transport: Send + Sync {
 
 /// Keeps a held script alive; dropping it ends the script.
 pub struct Hold(pub Box<dyn std::any::Any + Send>);
+
+/// The error for an input that broke off on this side.
+fn unreadable(error: &std::io::Error) -> Error {
+    Error::Other(format!("cannot read what is to be sent: {error}"))
+}
 
 /// The error for a script that was to be held and ended instead.
 fn ended_early(output: &Output) -> Error {

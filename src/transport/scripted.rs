@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Answer, Error, Hold, Holding, Output, Script, Transport};
+use tokio::io::AsyncReadExt as _;
+
+use super::{Answer, Error, Hold, Holding, Input, Output, Script, Transport};
 
 /// Expects scripts in order, each by a text it contains.
 #[derive(Default)]
 pub struct Scripted {
     expected: Mutex<VecDeque<(String, Result<Output, Error>)>>,
     seen: Mutex<Vec<String>>,
+    fed: Mutex<Vec<Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -40,6 +43,11 @@ impl Scripted {
     /// The scripts that came, in order.
     pub fn seen(&self) -> Vec<String> {
         lock(&self.seen).clone()
+    }
+
+    /// What scripts were fed with, in order.
+    pub fn fed(&self) -> Vec<Vec<u8>> {
+        lock(&self.fed).clone()
     }
 
     /// An error that names the first script which was expected and did not come.
@@ -83,6 +91,21 @@ impl Transport for Scripted {
                 Some((line, _)) => Ok((line.to_owned(), Hold(Box::new(())))),
                 None => Err(super::ended_early(&output)),
             }
+        })
+    }
+
+    /// Feeds a script whose output has a whole line.
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a> {
+        Box::pin(async move {
+            let output = self.answer(script)?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if let Some((ready, _)) = text.split_once('\n') {
+                let mut bytes = Vec::new();
+                let mut stream = input.open(ready).await?;
+                stream.read_to_end(&mut bytes).await.map_err(|e| super::unreadable(&e))?;
+                lock(&self.fed).push(bytes);
+            }
+            Ok(output)
         })
     }
 
