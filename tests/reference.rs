@@ -106,7 +106,8 @@ fn resources() {
         let source = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let (about, fields) = read_type(&source, &struct_name(kind));
         assert!(!about.is_empty() && !fields.is_empty(), "{kind} is not documented");
-        let _ = write!(page, "\n## {kind}\n\n{}\n\n| field | type | meaning |\n|---|---|---|\n", about.trim());
+        let _ =
+            write!(page, "\n## {kind}\n\n{}\n\n| field | type | meaning |\n|---|---|---|\n", about.trim());
         for field in fields {
             let star = if field.optional { "" } else { " *" };
             let doc = field.doc.trim().replace('|', "\\|").replace("\n\n", " ");
@@ -144,7 +145,8 @@ fn table(vars: &Declarations) -> String {
         assert!(!var.doc.is_empty(), "{name} is not documented");
         let default = var.default.as_ref().map_or("(must be set)".to_owned(), |value| format!("`{value}`"));
         let choices: Vec<String> = var.choices.iter().map(|choice| format!("`{choice}`")).collect();
-        let choices = if choices.is_empty() { String::new() } else { format!(" One of {}.", choices.join(", ")) };
+        let choices =
+            if choices.is_empty() { String::new() } else { format!(" One of {}.", choices.join(", ")) };
         let _ = writeln!(out, "| `{name}` | {} | {}.{choices} |", default.replace('|', "\\|"), var.doc);
     }
     out

@@ -75,6 +75,8 @@ enum Command {
     Inventory(inventory::Inventory),
     Facts(facts::Facts),
     Exec(exec::Exec),
+    #[cfg(feature = "lab")]
+    Lab(lab::Lab),
     Completions(completions::Completions),
 }
 
@@ -87,6 +89,8 @@ impl Command {
             Self::Inventory(command) => command.format.into(),
             Self::Facts(command) => command.format.into(),
             Self::Exec(command) => command.format.into(),
+            #[cfg(feature = "lab")]
+            Self::Lab(command) => command.format(),
         }
     }
 }
@@ -146,6 +150,8 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
         Command::Inventory(command) => command.run(&global, ui),
         Command::Facts(command) => command.run(&global, ui).await,
         Command::Exec(command) => command.run(&global, ui).await,
+        #[cfg(feature = "lab")]
+        Command::Lab(command) => command.run(&global, ui).await,
         Command::Completions(command) => command.run(&mut Cli::command()),
     }
 }

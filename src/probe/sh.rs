@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
+use super::accounts;
 use super::checksum;
 use super::frame::{self, Frame, FrameError};
 use super::{
-    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Stat, Unit, User,
+    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Module, Mount, Package, Question, Source, Stat,
+    Sysctl, Unit, User,
 };
 use crate::shell::{quote, quote_all};
 
@@ -28,6 +30,8 @@ pub enum ReadError {
 
 const FACTS: usize = 0;
 const STEP: usize = usize::MAX;
+/// The status that stands for a device that is not there or cannot be read.
+const NO_DEVICE: i32 = 255;
 
 /// A probe: the questions in their order, deduplicated.
 pub struct Probe {
@@ -47,6 +51,7 @@ enum Part<'a> {
     Mounts(Vec<&'a str>),
     Users(Vec<&'a str>),
     Groups(Vec<&'a str>),
+    GroupsOf(Vec<&'a str>),
     Checksums(Vec<&'a str>),
 }
 
@@ -92,7 +97,8 @@ impl Probe {
                 Question::Mount(path) => (5, path),
                 Question::User(name) => (6, name),
                 Question::Group(name) => (7, name),
-                Question::Checksum(path) => (8, path),
+                Question::GroupsOf(name) => (8, name),
+                Question::Checksum(path) => (9, path),
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -108,8 +114,9 @@ impl Probe {
             4 => Part::Modules(names),
             5 => Part::Mounts(names),
             6 => Part::Users(names),
-            8 => Part::Checksums(names),
-            _ => Part::Groups(names),
+            7 => Part::Groups(names),
+            8 => Part::GroupsOf(names),
+            _ => Part::Checksums(names),
         }));
         parts
     }
@@ -178,7 +185,7 @@ impl Part<'_> {
         let quiet = |command: String| format!("o=$({command} 2>/dev/null </dev/null); f {id} 0 \"$o\"");
         match self {
             Part::Stats(paths) => quiet(format!(
-                "find {} -maxdepth 0 -printf '%y\\t%m\\t%u\\t%g\\t%s\\t%p\\t%l\\n'",
+                "find {} -maxdepth 0 -printf '%y\\t%m\\t%u\\t%g\\t%s\\t%D\\t%i\\t%p\\t%l\\n'",
                 quote_all(paths)
             )),
             Part::Packages(names) => quiet(format!(
@@ -186,7 +193,8 @@ impl Part<'_> {
                 quote_all(names)
             )),
             Part::Units(names) => run(format!(
-                "systemctl show -p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload -p FragmentPath -- {}",
+                "systemctl show {} -- {}",
+                UNIT_PROPERTIES.map(|property| format!("-p {property}")).join(" "),
                 quote_all(names)
             )),
             Part::Sysctls(keys) => {
@@ -196,26 +204,24 @@ impl Part<'_> {
                     let key = quote(key);
                     let _ = writeln!(
                         out,
-                        "[ -r {path} ] && read -r v <{path} 2>/dev/null && o=\"$o\"{key}\"=$v$nl\""
+                        "[ -r {path} ] && read -r v <{path} 2>/dev/null && {{ [ -w {path} ] && w=w || w=r; o=\"$o\"{key}\"=$w$v$nl\"; }}"
                     );
                 }
                 format!("nl='\n'\n{out}f {id} 0 \"$o\"")
             }
-            Part::Modules(names) => {
-                let mut out = String::from("o=\n");
-                for name in names {
-                    let dir = quote(&format!("/sys/module/{}", name.replace('-', "_")));
-                    let _ = writeln!(out, "[ -d {dir} ] && o=\"$o \"{}", quote(name));
-                }
-                format!("{out}f {id} 0 \"$o\"")
-            }
+            Part::Modules(names) => format!("{}f {id} 0 \"$o\"", modules_shell(names)),
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
+            Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
             Part::Groups(_) => run("getent group".into()),
             Part::Checksums(paths) => format!("{}f {id} 0 \"$o\"", checksum::ask(paths)),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
             }
+            Part::Each(Question::Password { user, sha256 }) => {
+                accounts::password_shell(id, user, sha256, "/etc/shadow")
+            }
+            Part::Each(Question::AuthorizedKeys(user)) => accounts::keys_shell(id, user),
             Part::Each(Question::Swaps) => run("cat /proc/swaps".into()),
             Part::Each(Question::Hostname) => {
                 format!("read -r o </proc/sys/kernel/hostname; f {id} $? \"$o\"")
@@ -223,11 +229,29 @@ impl Part<'_> {
             Part::Each(Question::Device(path)) => {
                 let path = quote(path);
                 format!(
-                    "if [ -e {path} ]; then o=$(blkid -p -o export {path} 2>&1 </dev/null); f {id} $? \"$o\"; else f {id} 255 ''; fi"
+                    // blkid's 2 stands for "no signature" and for "cannot be read": only reading tells which.
+                    "if [ -e {path} ]; then o=$(blkid -p -o export {path} 2>&1 </dev/null); r=$?\n\
+                     [ $r != 2 ] || head -c 1048576 {path} >/dev/null 2>&1 || r={NO_DEVICE}\n\
+                     f {id} $r \"$o\"; else f {id} {NO_DEVICE} ''; fi"
+                )
+            }
+            Part::Each(Question::Source(field)) => {
+                // The mount table knows a device-mapper device by its name, /dev/mapper/…, not by its number.
+                format!(
+                    "{}t=\n\
+                     if [ -n \"$o\" ] && [ -e \"$o\" ]; then o=$(readlink -f -- \"$o\"); t=$(stat -c '%t %T' -- \"$o\"); else o=; fi\n\
+                     n=/sys/block/${{o##*/}}/dm/name; [ ! -r \"$n\" ] || {{ read -r n <\"$n\"; o=/dev/mapper/$n; }}\n\
+                     f {id} 0 \"$t $o\"",
+                    match field.split_once('=') {
+                        Some(_) if !field.starts_with('/') =>
+                            format!("o=$(findfs {} 2>/dev/null </dev/null)\n", quote(field)),
+                        _ => format!("o={}\n", quote(field)),
+                    }
                 )
             }
             Part::Each(Question::Guard(script)) => {
-                format!("sh -c {} >/dev/null 2>&1 </dev/null; f {id} $? ''", quote(script))
+                // Not `sh -c`: what a guard holds is nothing for the process list.
+                format!("(unset -f f c k; eval {}) >/dev/null 2>&1 </dev/null; f {id} $? ''", quote(script))
             }
             Part::Each(Question::PendingHandlers) => format!(
                 "o=; for p in {PENDING_DIR}/*/*; do [ -e \"$p\" ] && o=\"$o ${{p#{PENDING_DIR}/}}\"; done; f {id} 0 \"$o\""
@@ -283,14 +307,18 @@ impl Part<'_> {
             Part::Sysctls(keys) => {
                 let seen: HashMap<&str, &str> = body.lines().filter_map(|l| l.split_once('=')).collect();
                 for key in keys {
-                    let value = seen.get(key).map(|v| v.split_whitespace().collect::<Vec<_>>().join(" "));
-                    answers.insert(Question::Sysctl((*key).into()), Answer::Sysctl(value));
+                    let sysctl =
+                        seen.get(key).and_then(|v| v.split_at_checked(1)).map(|(writable, value)| Sysctl {
+                            value: value.split_whitespace().collect::<Vec<_>>().join(" "),
+                            writable: writable == "w",
+                        });
+                    answers.insert(Question::Sysctl((*key).into()), Answer::Sysctl(sysctl));
                 }
             }
             Part::Modules(names) => {
-                let seen: BTreeSet<&str> = body.split_whitespace().collect();
                 for name in names {
-                    answers.insert(Question::Module((*name).into()), Answer::Module(seen.contains(name)));
+                    answers
+                        .insert(Question::Module((*name).into()), Answer::Module(read_module(name, &body)));
                 }
             }
             Part::Mounts(paths) => {
@@ -314,6 +342,15 @@ impl Part<'_> {
                     answers.insert(Question::Group((*name).into()), Answer::Group(seen.get(name).cloned()));
                 }
             }
+            Part::GroupsOf(names) => {
+                must("groups")?;
+                for name in names {
+                    let groups = body.lines().filter_map(read_group);
+                    let of = groups.filter(|(_, group)| group.members.contains(*name));
+                    let of = of.map(|(group, _)| group.to_owned()).collect();
+                    answers.insert(Question::GroupsOf((*name).into()), Answer::GroupsOf(of));
+                }
+            }
             Part::Checksums(paths) => {
                 let mut seen = checksum::read(&body).map_err(|line| unexpected("sha256sum", &line))?;
                 for path in paths {
@@ -322,11 +359,18 @@ impl Part<'_> {
             }
             Part::Each(question) => {
                 let answer = match question {
+                    Question::Password { user, .. } => {
+                        must(&format!("the password of {user}"))?;
+                        Answer::Password(accounts::read_password(&body))
+                    }
+                    Question::AuthorizedKeys(user) => Answer::AuthorizedKeys(
+                        accounts::read_keys(frame, &body).ok_or_else(|| unexpected(user, &body))?,
+                    ),
                     Question::Content { path, .. } => Answer::Content(read_content(frame, &body, path)?),
                     Question::Swaps => {
                         must("swaps")?;
                         let names = body.lines().skip(1).filter_map(|l| l.split_whitespace().next());
-                        Answer::Swaps(names.map(str::to_owned).collect())
+                        Answer::Swaps(names.map(unescape).collect())
                     }
                     Question::Hostname => Answer::Hostname(body),
                     Question::Device(path) => match frame.status {
@@ -337,9 +381,11 @@ impl Part<'_> {
                                 .collect(),
                         )),
                         2 => Answer::Device(Some(HashMap::new())),
-                        255 => Answer::Device(None),
+                        8 => Answer::Device(Some(HashMap::from([("AMBIVALENT".into(), first_line(&body))]))),
+                        NO_DEVICE => Answer::Device(None),
                         _ => return must(path),
                     },
+                    Question::Source(_) => Answer::Source(read_source(&body)),
                     Question::Guard(_) => Answer::Guard(frame.status),
                     _ => {
                         let mut names: Vec<String> = body.split_whitespace().map(str::to_owned).collect();
@@ -377,7 +423,7 @@ fn unexpected(about: &str, text: &str) -> ReadError {
     ReadError::Unexpected { about: about.into(), text: first_line(text) }
 }
 
-fn read_stat(line: &str) -> Option<(String, Stat)> {
+pub(super) fn read_stat(line: &str) -> Option<(String, Stat)> {
     let mut fields = line.split('\t');
     let file_type = match fields.next()? {
         "f" => FileType::File,
@@ -389,9 +435,10 @@ fn read_stat(line: &str) -> Option<(String, Stat)> {
     let owner = fields.next()?.to_owned();
     let group = fields.next()?.to_owned();
     let size = fields.next()?.parse().ok()?;
+    let identity = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let path = fields.next()?.to_owned();
     let target = fields.next()?.to_owned();
-    Some((path, Stat { file_type, mode, owner, group, size, target }))
+    Some((path, Stat { file_type, mode, owner, group, size, target, identity }))
 }
 
 fn read_package(line: &str) -> Option<(&str, Package)> {
@@ -412,8 +459,24 @@ fn read_package(line: &str) -> Option<(&str, Package)> {
     ))
 }
 
+const UNIT_PROPERTIES: [&str; 12] = [
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "FragmentPath",
+    "Result",
+    "Type",
+    "RemainAfterExit",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
+];
+
 fn read_unit(block: &str) -> Unit {
     let mut unit = Unit::default();
+    let (mut remains, mut met, mut tried) = (false, false, false);
     for (key, value) in block.lines().filter_map(|l| l.split_once('=')) {
         let value = value.to_owned();
         match key {
@@ -422,9 +485,18 @@ fn read_unit(block: &str) -> Unit {
             "UnitFileState" => unit.enabled = value,
             "NeedDaemonReload" => unit.needs_daemon_reload = value == "yes",
             "FragmentPath" => unit.path = value,
+            "Id" => unit.id = value,
+            "SubState" => unit.sub = value,
+            "Result" => unit.result = value,
+            "Type" => unit.oneshot = value == "oneshot",
+            "RemainAfterExit" => remains = value == "yes",
+            "ConditionResult" => met = value == "yes",
+            "ConditionTimestampMonotonic" => tried = value != "0",
             _ => {}
         }
     }
+    unit.oneshot &= !remains;
+    unit.condition = tried.then_some(met);
     unit
 }
 
@@ -437,11 +509,77 @@ fn read_mount(line: &str) -> Option<(String, Mount)> {
     Some((path, Mount { device, fstype, options }))
 }
 
-/// /proc/self/mounts writes blanks as `\040`.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
+/// Undoes the octal escapes (`\\040` for a blank) of /proc/self/mounts, /proc/swaps and /etc/fstab.
+pub fn unescape(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(u8::is_ascii);
+        match byte {
+            Some(byte) => {
+                text.push(char::from(byte));
+                text.push_str(&part[3..]);
+            }
+            None => {
+                text.push('\\');
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+/// Lines `live NAME` and `builtin NAME` from /sys/module, `folder` if the running kernel has modules, and
+/// `FILE:PATH` from its lists: code that takes no parameters is built in without an entry in /sys/module.
+fn modules_shell(names: &[&str]) -> String {
+    let mut out = String::from(
+        "nl='\n'\nread -r o </proc/sys/kernel/osrelease; d=/lib/modules/$o\n[ -e \"$d/modules.dep\" ] && o=folder || o=\n",
+    );
+    let plain = |name: &&&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    for name in names.iter().filter(plain) {
+        let name = name.replace('-', "_");
+        let _ = writeln!(
+            out,
+            "[ -d /sys/module/{name} ] && {{ [ -e /sys/module/{name}/initstate ] && o=\"$o${{nl}}live {name}\" || o=\"$o${{nl}}builtin {name}\"; }}"
+        );
+    }
+    let any: Vec<String> = names.iter().filter(plain).map(|n| n.replace(['-', '_'], "[-_]")).collect();
+    let pattern = quote(&format!("^[^:]*/({})\\.ko", any.join("|")));
+    let _ = writeln!(
+        out,
+        "o=\"$o$nl$(grep -HoE {pattern} \"$d/modules.builtin\" \"$d/modules.dep\" 2>/dev/null </dev/null)\""
+    );
+    out
+}
+
+/// Major and minor number, hexadecimal, and the name.
+fn read_source(body: &str) -> Option<Source> {
+    let mut fields = body.splitn(3, ' ');
+    let mut number = || u32::from_str_radix(fields.next()?, 16).ok();
+    let number = rustix::fs::makedev(number()?, number()?);
+    Some(Source { name: fields.next().filter(|name| !name.is_empty())?.to_owned(), number })
+}
+
+fn read_module(name: &str, body: &str) -> Module {
+    let name = name.replace('-', "_");
+    let listed = |line: &str, list: &str| {
+        line.split_once(':').is_some_and(|(file, path)| {
+            let module = path.rsplit('/').next().and_then(|m| m.strip_suffix(".ko"));
+            file.ends_with(list) && module.is_some_and(|m| m.replace('-', "_") == name)
+        })
+    };
+    let any = |wanted: &dyn Fn(&str) -> bool| body.lines().any(wanted);
+    if any(&|line| line.strip_prefix("live ") == Some(&name)) {
+        Module::Loaded
+    } else if any(&|line| line.strip_prefix("builtin ") == Some(&name) || listed(line, "/modules.builtin")) {
+        Module::BuiltIn
+    } else if any(&|line| listed(line, "/modules.dep")) {
+        Module::Available
+    } else if any(&|line| line == "folder") {
+        Module::Missing
+    } else {
+        Module::NoModules
+    }
 }
 
 fn read_user(line: &str) -> Option<(&str, User)> {
@@ -602,7 +740,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
         std::fs::write(path("it's a file"), b"a\0b\n\n").expect("written");
+        std::os::unix::fs::symlink("/dev/null", path("null")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", path("link")).expect("linked");
+        let inode =
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path("it's a file")).expect("there"));
+        let mut swap = vec![0; 65536];
+        std::fs::write(path("zero"), &swap).expect("written");
+        // What mkswap writes: its version and page count at 1024, its magic at the end of the first page.
+        swap[1024..1032].copy_from_slice(&[1, 0, 0, 0, 15, 0, 0, 0]);
+        swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
+        std::fs::write(path("swap"), swap).expect("written");
         let sha = "ec0f3e2a1a5a5d1e8cf9d1a4f2cf6bc9c2b6a6f9bb5b1bb56a5cf0d1e7e1f0aa";
         let content =
             |name: &str, unless: &str| Question::Content { path: path(name), unless: unless.into() };
@@ -620,12 +767,21 @@ mod tests {
             Question::Group("root".into()),
             Question::User("root".into()),
             Question::User("no-such-user".into()),
+            Question::GroupsOf("no-such-user".into()),
             Question::Mount("/proc".into()),
             Question::Sysctl("kernel.ostype".into()),
             Question::Sysctl("no.such".into()),
             Question::Swaps,
             Question::Guard("exit 3".into()),
+            Question::Guard("if then".into()),
+            Question::Guard("[ -z \"$(command -v f)\" ]".into()),
             Question::Module("no_such_module".into()),
+            Question::Source("UUID=no such".into()),
+            Question::Source(path("null")),
+            Question::Device(path("zero")),
+            Question::Device(path("swap")),
+            Question::Device(path("none")),
+            Question::Device("/proc/self/mem".into()),
         ]);
         let facts = facts.expect("asked for");
         assert!(!facts.kernel.is_empty() && facts.cpus > 0 && facts.memory_mib > 0, "{facts:?}");
@@ -643,14 +799,32 @@ mod tests {
         assert_eq!(get(Question::Checksum(path("link"))), Answer::Checksum(None));
         assert_eq!(get(content("none", sha)), Answer::Content(Content::Absent));
         assert_eq!(get(content(".", "")), Answer::Content(Content::NotAFile));
-        assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some("Linux".into())));
+        assert_eq!((stat.identity.1, stat.identity.0 > 0), (inode, true));
+        let ostype = Sysctl { value: "Linux".into(), writable: false };
+        assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some(ostype)));
         assert_eq!(get(Question::Sysctl("no.such".into())), Answer::Sysctl(None));
         assert_eq!(get(Question::User("no-such-user".into())), Answer::User(None));
+        assert_eq!(get(Question::GroupsOf("no-such-user".into())), Answer::GroupsOf(BTreeSet::new()));
         assert!(matches!(get(Question::User("root".into())), Answer::User(Some(User { uid: 0, .. }))));
         assert!(matches!(get(Question::Group("root".into())), Answer::Group(Some(Group { gid: 0, .. }))));
         assert!(matches!(get(Question::Mount("/proc".into())), Answer::Mount(Some(_))));
         assert_eq!(get(Question::Guard("exit 3".into())), Answer::Guard(3));
-        assert_eq!(get(Question::Module("no_such_module".into())), Answer::Module(false));
+        assert_eq!(get(Question::Guard("if then".into())), Answer::Guard(2));
+        assert_eq!(get(Question::Guard("[ -z \"$(command -v f)\" ]".into())), Answer::Guard(0));
+        let Answer::Module(module) = get(Question::Module("no_such_module".into())) else { panic!() };
+        assert!(matches!(module, Module::Missing | Module::NoModules), "{module:?}");
+        assert_eq!(get(Question::Source("UUID=no such".into())), Answer::Source(None));
+        let null = Source { name: "/dev/null".into(), number: rustix::fs::makedev(1, 3) };
+        assert_eq!(get(Question::Source(path("null"))), Answer::Source(Some(null)), "a link is followed");
+        let Answer::Device(Some(swap)) = get(Question::Device(path("swap"))) else { panic!() };
+        assert_eq!(swap["TYPE"], "swap");
+        assert_eq!(get(Question::Device(path("zero"))), Answer::Device(Some(HashMap::new())));
+        assert_eq!(get(Question::Device(path("none"))), Answer::Device(None));
+        assert_eq!(
+            get(Question::Device("/proc/self/mem".into())),
+            Answer::Device(None),
+            "unreadable is not empty"
+        );
     }
 
     #[test]
@@ -679,6 +853,69 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(read_package(line), Some(("curl", expected)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn modules_as_the_kernel_lists_them() {
+        let body = "folder\nlive overlay\nbuiltin tcp_cubic\n\
+                    /lib/modules/6.1/modules.builtin:kernel/net/ipv4/tunnel-4.ko\n\
+                    /lib/modules/6.1/modules.dep:kernel/net/bridge/br_netfilter.ko";
+        for (name, expected) in [
+            ("overlay", Module::Loaded),
+            ("tcp-cubic", Module::BuiltIn),
+            ("tunnel_4", Module::BuiltIn),
+            ("br-netfilter", Module::Available),
+            ("netfilter", Module::Missing),
+        ] {
+            assert_eq!(read_module(name, body), expected, "{name}");
+        }
+        assert_eq!(read_module("br_netfilter", "\n"), Module::NoModules);
+        let live: Vec<String> = std::fs::read_dir("/sys/module")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        let (_, seen) = ask(live.iter().cloned().map(Question::Module).collect());
+        for name in live {
+            assert!(
+                matches!(seen[&Question::Module(name.clone())], Answer::Module(m) if m.is_live()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn octal_escapes_are_undone() {
+        for (field, text) in
+            [("/mnt/a\\040b", "/mnt/a b"), ("\\134040", "\\040"), ("a\\043\\", "a#\\"), ("\\0é", "\\0é")]
+        {
+            assert_eq!(unescape(field), text);
+        }
+    }
+
+    #[test]
+    fn units_as_systemctl_writes_them() {
+        let seen = read_unit(
+            "Type=oneshot\nRemainAfterExit=no\nResult=success\nId=a.service\nLoadState=loaded\nActiveState=inactive\n\
+             SubState=dead\nFragmentPath=/etc/systemd/system/a.service\nUnitFileState=static\nNeedDaemonReload=yes\n\
+             ConditionResult=no\nConditionTimestampMonotonic=545022520",
+        );
+        let expected = Unit {
+            load: "loaded".into(),
+            active: "inactive".into(),
+            enabled: "static".into(),
+            needs_daemon_reload: true,
+            path: "/etc/systemd/system/a.service".into(),
+            id: "a.service".into(),
+            sub: "dead".into(),
+            result: "success".into(),
+            oneshot: true,
+            condition: Some(false),
+        };
+        assert_eq!(seen, expected);
+        let never =
+            read_unit("Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0");
+        assert_eq!((never.oneshot, never.condition), (false, None));
     }
 
     #[test]

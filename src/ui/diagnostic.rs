@@ -21,9 +21,12 @@ pub fn render(diagnostics: &Diagnostics, columns: Option<usize>, color: bool) ->
     let mut text = String::new();
     for diagnostic in &diagnostics.0 {
         let report = Report::new(diagnostic);
-        if handler.render_report(&mut text, &report).is_err() {
-            text.push_str(&format!("error: {}\n", report.message));
+        let mut drawn = String::new();
+        if handler.render_report(&mut drawn, &report).is_err() {
+            drawn = format!("error: {}\n", report.message);
         }
+        // miette indents the message, unlike every other error.
+        text.push_str(&drawn.replacen("  error:", "error:", 1));
         text.push('\n');
     }
     text.push_str(&count(diagnostics.0.len(), "mistake"));

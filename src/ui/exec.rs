@@ -81,6 +81,8 @@ impl<'a> Result<'a> {
             (Some(status), _) => Some(format!("error: exit status {status}")),
             (None, error) => Some(format!("error: {}", error.as_deref().unwrap_or_default())),
         };
-        lines.map(|line| Line::new().content(Style::Plain, line)).chain(end.map(Line::from)).collect()
+        let hint = self.hint.iter().map(|hint| format!("hint: {hint}"));
+        let lines = lines.map(|line| Line::new().content(Style::Plain, line));
+        lines.chain(end.into_iter().chain(hint).map(Line::from)).collect()
     }
 }

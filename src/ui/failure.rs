@@ -6,6 +6,8 @@ use super::report::{End, Report};
 use super::style::Style;
 use crate::engine::event::Failure;
 
+const ERROR: &str = "error";
+
 /// Failures with the nodes they happened on: those that failed first, then those that were skipped.
 pub struct Failures<'a> {
     pub failed: Vec<(Vec<&'a str>, &'a Failure)>,
@@ -26,7 +28,7 @@ impl<'a> Failures<'a> {
     }
 
     pub fn lines(&self) -> Vec<Line> {
-        let failed = self.failed.iter().map(|(nodes, failure)| ("error", Style::Bad, nodes, *failure));
+        let failed = self.failed.iter().map(|(nodes, failure)| (ERROR, Style::Bad, nodes, *failure));
         let skipped =
             self.skipped.iter().map(|(nodes, failure)| ("skipped", Style::Warning, nodes, *failure));
         failed
@@ -67,7 +69,9 @@ fn one(label: &str, style: Style, nodes: &[&str], failure: &Failure) -> Vec<Line
     let tail = message.split_off(message.find('\n').unwrap_or(message.len()));
     let mut lines = vec![head.text(message)];
     lines.extend(tail.lines().skip(1).map(|line| Line::new().content(Style::Plain, line).indent(2)));
-    lines.extend(place(failure).map(|place| Line::new().text(place).indent(2)));
+    if label == ERROR {
+        lines.extend(place(failure).map(|place| Line::new().text(place).indent(2)));
+    }
     if !failure.output.is_empty() {
         lines.push(Line::from("the node printed last:").indent(2));
         let printed = failure.output.iter().map(|line| Line::new().content(Style::Dim, line));

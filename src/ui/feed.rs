@@ -4,7 +4,7 @@ use super::diff;
 use super::failure;
 use super::line::Line;
 use super::page;
-use super::report::{Found, Report};
+use super::report::{End, Found, Report};
 use super::style::Style;
 use super::text::{count, duration, width};
 use crate::engine::event::{Event, Summary};
@@ -12,8 +12,11 @@ use crate::engine::event::{Event, Summary};
 /// Columns of the word that says what happened.
 const WORD: usize = 7;
 
+/// Node names longer than this stick out, so that one of them does not push all lines to the right.
+const NAME: usize = 20;
+
 /// The lines of an event; the report has taken it already.
-pub fn lines(event: &Event, report: &mut Report, verbose: bool) -> Vec<Line> {
+pub fn lines(event: &Event, report: &Report, verbose: bool) -> Vec<Line> {
     let took = |milliseconds: &u64| format!("({})", duration(*milliseconds));
     match event {
         Event::Changed { node, role, resource, milliseconds } => {
@@ -21,7 +24,7 @@ pub fn lines(event: &Event, report: &mut Report, verbose: bool) -> Vec<Line> {
             let line = line.styled(Style::Dim, role).text("  ").text(resource);
             let mut lines = vec![line.text("  ").styled(Style::Dim, took(milliseconds))];
             if verbose && let Some(Found::Differs { differences, .. }) = report.found(node, role, resource) {
-                lines.extend(page::rows(&diff::rows(differences), 0));
+                lines.extend(page::rows(&diff::rows(differences), 0, None));
             }
             lines
         }
@@ -32,8 +35,7 @@ pub fn lines(event: &Event, report: &mut Report, verbose: bool) -> Vec<Line> {
         }
         Event::Retrying { node, reason } => vec![head(report, node, Style::Warning, "retry").text(reason)],
         Event::NodeFailed { node, failure, .. } => {
-            let skipped =
-                matches!(report.nodes.get(node).map(|node| &node.end), Some(super::report::End::Skipped(_)));
+            let skipped = matches!(report.nodes.get(node).map(|node| &node.end), Some(End::Skipped(_)));
             let message = failure::message(failure);
             let first = message.lines().next().unwrap_or_default();
             match skipped {
@@ -68,8 +70,8 @@ pub fn still(report: &Report, node: &str, role: Option<&str>, doing: &str, milli
 
 /// `orpi-1  changed  `
 fn head(report: &Report, node: &str, style: Style, word: &str) -> Line {
-    let widest = report.nodes.keys().map(|name| width(name)).max().unwrap_or_default();
-    let node = Line::new().styled(Style::Strong, node).pad(widest);
+    let widest = report.nodes.keys().map(|name| width(name)).filter(|width| *width <= NAME).max();
+    let node = Line::new().styled(Style::Strong, node).pad(widest.unwrap_or_default());
     node.text("  ").join(Line::new().styled(style, word).pad(WORD)).text("  ")
 }
 

@@ -33,6 +33,15 @@ pub struct Follow<'a> {
     report: Report,
     progress: Progress,
     started: Instant,
+    /// Something stands above what is told at the end.
+    said: bool,
+}
+
+impl Drop for Follow<'_> {
+    /// A run that is given up leaves no picture behind.
+    fn drop(&mut self) {
+        self.ui.screen.clear();
+    }
 }
 
 impl<'a> Follow<'a> {
@@ -43,7 +52,7 @@ impl<'a> Follow<'a> {
             _ => Meanwhile::Log,
         };
         let (report, progress) = (Report::default(), Progress::default());
-        Self { ui, meanwhile, record, report, progress, started: Instant::now() }
+        Self { ui, meanwhile, record, report, progress, started: Instant::now(), said: false }
     }
 
     /// Until the run is finished, or nobody is left to tell.
@@ -77,8 +86,8 @@ impl<'a> Follow<'a> {
         self.report.take(event);
         self.progress.take(event, now);
         if self.meanwhile != Meanwhile::Nothing {
-            let lines = feed::lines(event, &mut self.report, self.ui.settings.verbose);
-            self.ui.screen.lines(Stream::Err, &lines);
+            let lines = feed::lines(event, &self.report, self.ui.settings.verbose);
+            self.say(lines);
         }
     }
 
@@ -91,8 +100,8 @@ impl<'a> Follow<'a> {
                     let passed = passed.as_millis() as u64;
                     feed::still(report, node, activity.role.as_deref(), &activity.doing, passed)
                 });
-                let lines: Vec<Line> = long.collect();
-                self.ui.screen.lines(Stream::Err, &lines);
+                let lines = long.collect();
+                self.say(lines);
             }
             Meanwhile::Live => {
                 let columns = self.ui.screen.columns(Stream::Err).unwrap_or(80);
@@ -104,7 +113,7 @@ impl<'a> Follow<'a> {
     }
 
     pub fn finish(self) {
-        self.ui.screen.draw(&[]);
+        self.ui.screen.clear();
         match self.ui.settings.format {
             Format::Json => {}
             Format::Markdown => self.ui.screen.bytes(Stream::Out, markdown::page(&self.report)),
@@ -112,11 +121,21 @@ impl<'a> Follow<'a> {
         }
     }
 
+    /// Lines that stay, while the run goes.
+    fn say(&mut self, lines: Vec<Line>) {
+        self.said |= !lines.is_empty();
+        self.ui.screen.lines(Stream::Err, &lines);
+    }
+
     fn told(&self) {
         let Ui { settings, screen } = self.ui;
         let loud = !settings.quiet;
+        if self.said {
+            screen.lines(Stream::Err, &[Line::new()]);
+        }
         if self.report.dry_run {
-            screen.lines(Stream::Out, &page::plan(&plan::groups(&self.report)));
+            let plan = page::plan(&plan::groups(&self.report), screen.columns(Stream::Out));
+            screen.lines(Stream::Out, &plan);
         }
         if loud {
             screen.lines(Stream::Err, &page::notes(&self.report));

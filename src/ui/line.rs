@@ -55,10 +55,6 @@ impl Line {
         self.indent(missing)
     }
 
-    pub fn pieces(&self) -> &[Piece] {
-        &self.0
-    }
-
     pub fn width(&self) -> usize {
         self.0.iter().map(|piece| text::width(&piece.text)).sum()
     }

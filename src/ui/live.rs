@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::line::Line;
 use super::progress::{Activity, Progress, State};
 use super::style::Style;
-use super::text::{count, duration};
+use super::text::count;
 
 /// How often it is drawn.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -18,19 +18,19 @@ const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 pub fn picture(progress: &Progress, now: Duration, columns: usize, rows: usize) -> Vec<Line> {
     // The last column stays free: some terminals wrap as soon as it is written to.
     let columns = columns.saturating_sub(1).max(1);
-    // Beside the nodes: how many are hidden, the total, and the line the cursor is on.
-    let shown = select(progress, rows.saturating_sub(3).max(1));
+    // A third stays free for what happens; two more are taken by what is hidden, and by the total.
+    let shown = select(progress, (rows * 2 / 3).saturating_sub(2));
     let names = shown.iter().map(|(name, _)| Line::from(*name).width());
-    let widest = names.max().unwrap_or_default().min(columns / 3);
+    let widest = names.max().unwrap_or_default().min(columns / 4);
     let mut lines: Vec<Line> = shown
         .iter()
         .map(|(name, activity)| row(name, widest, activity, progress.dry_run, now, columns))
         .collect();
     let hidden = progress.nodes.len() - shown.len();
-    if hidden > 0 {
+    if hidden > 0 && !shown.is_empty() {
         lines.push(Line::new().styled(Style::Dim, format!("  … and {hidden} more")).truncate(columns));
     }
-    if progress.nodes.len() > 1 || progress.interrupted {
+    if progress.nodes.len() > 1 || progress.interrupted || shown.is_empty() {
         lines.push(total(progress, now, columns));
     }
     lines
@@ -38,7 +38,7 @@ pub fn picture(progress: &Progress, now: Duration, columns: usize, rows: usize) 
 
 /// The nodes there is room for, in the inventory's order: those at work before those that wait, and those that
 /// have ended last.
-fn select<'a>(progress: &'a Progress, room: usize) -> Vec<(&'a str, &'a Activity)> {
+fn select(progress: &Progress, room: usize) -> Vec<(&str, &Activity)> {
     let urgency = |state: State| match state {
         State::Working => 0,
         State::Failed => 1,
@@ -57,13 +57,18 @@ fn select<'a>(progress: &'a Progress, room: usize) -> Vec<(&'a str, &'a Activity
 fn row(name: &str, widest: usize, activity: &Activity, dry_run: bool, now: Duration, columns: usize) -> Line {
     let (mark, style) = mark(activity.state, now);
     let name = Line::new().styled(Style::Strong, name).truncate(widest).pad(widest);
-    let left = Line::new().styled(style, mark).text(" ").join(name).text("  ").join(doing(activity, now));
+    let left = Line::new().styled(style, mark).text(" ").join(name).text("  ").join(doing(activity));
     let changed = match (activity.changed, dry_run) {
         (0, _) => Line::new(),
         (changed, false) => Line::new().styled(Style::Changed, format!("{changed} changed")),
         (changed, true) => Line::new().styled(Style::Changed, count(changed, "change")),
     };
-    beside(left, changed.join(time(activity.elapsed(now)).pad_left(10)), columns)
+    let passed = now.saturating_sub(activity.since);
+    let step = match activity.state {
+        State::Working if passed >= SLOW => Line::from(" (").join(time(passed)).text(")"),
+        _ => Line::new(),
+    };
+    beside(left, step, changed.join(time(activity.elapsed(now)).pad_left(7)), columns)
 }
 
 /// The mark differs in form too, not in colour alone.
@@ -81,15 +86,13 @@ fn mark(state: State, now: Duration) -> (&'static str, Style) {
     }
 }
 
-fn doing(activity: &Activity, now: Duration) -> Line {
+fn doing(activity: &Activity) -> Line {
     let at = match &activity.role {
         Some(role) => Line::new().styled(Style::Dim, role).text("  "),
         None => Line::new(),
     };
-    let passed = now.saturating_sub(activity.since);
     match activity.state {
         State::Queued => Line::new().styled(Style::Dim, "queued"),
-        State::Working if passed >= SLOW => at.text(&activity.doing).text(" ").join(time(passed)),
         State::Working => at.text(&activity.doing),
         State::Waiting => at.styled(Style::Dim, &activity.doing),
         State::Done => Line::new().styled(Style::Good, "done"),
@@ -105,21 +108,31 @@ fn total(progress: &Progress, now: Duration, columns: usize) -> Line {
     let ended = activities.clone().filter(|activity| activity.state.is_end()).count();
     let changed: usize = activities.map(|activity| activity.changed).sum();
     let what = if progress.dry_run { count(changed, "change") } else { format!("{changed} changed") };
-    let mut left = Line::from(format!("  {ended} of {} done, {what}", count(progress.nodes.len(), "node")));
-    if progress.interrupted {
-        left = left.styled(Style::Warning, "; finishing the running steps, Ctrl-C again stops now");
-    }
-    beside(left, time(now), columns)
+    let done = Line::from(format!("  {ended} of {} done, {what}", count(progress.nodes.len(), "node")));
+    let left = match progress.interrupted {
+        false => done,
+        true => {
+            Line::new().styled(Style::Warning, "! finishing running steps, Ctrl-C again stops now").join(done)
+        }
+    };
+    beside(left, Line::new(), time(now), columns)
 }
 
+/// `0:07`, `1:05`, `1:02:03`
 fn time(time: Duration) -> Line {
-    // Tenths of a second would flicker.
-    Line::new()
-        .styled(Style::Dim, duration(time.as_secs() * 1000).replace("0 ms", "0 s").replace(".0 s", " s"))
+    let (hours, minutes, seconds) = (time.as_secs() / 3600, time.as_secs() / 60 % 60, time.as_secs() % 60);
+    Line::new().styled(
+        Style::Dim,
+        match hours {
+            0 => format!("{minutes}:{seconds:02}"),
+            _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+        },
+    )
 }
 
-/// Two lines in one, the right one at the right edge and never cut.
-fn beside(left: Line, right: Line, columns: usize) -> Line {
+/// `left`, cut if need be, `after` it, and `right` at the right edge.
+fn beside(left: Line, after: Line, right: Line, columns: usize) -> Line {
     let room = columns.saturating_sub(right.width() + 2);
-    left.truncate(room).pad(room).text("  ").join(right).truncate(columns)
+    let left = left.truncate(room.saturating_sub(after.width())).join(after);
+    left.pad(room).text("  ").join(right).truncate(columns)
 }

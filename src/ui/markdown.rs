@@ -6,86 +6,94 @@
 use super::diff::{Kind, Row};
 use super::failure::{self, Failures};
 use super::line::Line;
+use super::page::DIFF_LINES;
 use super::plan::{self, Group, OWN_NAME};
 use super::report::Report;
+use super::style::Style;
 use super::summary;
 use super::table::Table;
 
 /// Bytes of a page. GitHub refuses a comment of more than 65,536 characters.
 const LIMIT: usize = 60_000;
-/// Lines of one diff that are shown.
-const DIFF_LINES: usize = 200;
 
 /// The page of a run.
 pub fn page(report: &Report) -> String {
-    let closing = summary::closing(report).plain();
-    let mut page = format!("## datahub: {}\n", bare(&closing));
-    let mut foot = notes(report);
-    foot.push_str(&failures(report));
-    foot.push_str(&table(&summary::table(report)));
+    let mut foot = String::new();
+    notes(&mut foot, report);
+    failures(&mut foot, report);
+    block(&mut foot, &table(&summary::table(report)));
+    let mut page = String::from("## datahub");
+    block(&mut page, &bare(&summary::closing(report).plain()));
     for group in plan::groups(report) {
         let details = details(&group);
         if page.len() + details.len() + foot.len() < LIMIT {
-            page.push_str(&details);
+            block(&mut page, &details);
         } else {
-            let names = group.nodes.join(", ");
-            page.push_str(&format!("\n{}: {} (too long for this page)\n", code(&names), group.heading()));
+            let names = code(&group.nodes.join(", "));
+            block(&mut page, &format!("{names}: {} (too long for this page)", group.heading()));
         }
     }
-    page.push_str(&foot);
+    block(&mut page, foot.trim_start_matches('\n'));
     page
 }
 
-/// Lines in a fence, under a heading.
+/// What a command printed on a node.
 pub fn output(node: &str, lines: &[Line]) -> String {
-    format!("\n### {}\n\n{}", code(node), fence("", lines))
+    format!("### {}\n\n{}\n", code(node), fence("", lines))
+}
+
+/// Adds a block after an empty line.
+fn block(page: &mut String, block: &str) {
+    page.truncate(page.trim_end_matches('\n').len());
+    page.push_str("\n\n");
+    page.push_str(block);
 }
 
 fn details(group: &Group) -> String {
-    let names = group.nodes.join(", ");
-    let mut page =
-        format!("\n<details>\n<summary><code>{}</code>: {}</summary>\n", html(&names), group.heading());
+    let names = html(&group.nodes.join(", "));
+    let mut page = format!("<details>\n<summary><code>{names}</code>: {}</summary>", group.heading());
     if group.own_name {
-        page.push_str(&format!("\n{OWN_NAME} stands for the node's own name.\n"));
+        block(&mut page, &format!("{OWN_NAME} stands for the node's own name."));
     }
-    for rows in
-        group.rows.chunk_by(|a, b| section(a.kind) == section(b.kind) && section(a.kind) != Section::Head)
-    {
-        page.push_str(&rows_of(rows));
+    for rows in group.rows.chunk_by(|a, b| section(a.kind) == section(b.kind)) {
+        section_rows(&mut page, section(rows[0].kind), rows);
     }
-    page.push_str("\n</details>\n");
+    block(&mut page, "</details>");
     page
 }
 
-#[derive(PartialEq, Eq)]
+/// What rows look like; neighbours of the same kind stand together.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Section {
-    Head,
+    Role,
+    Resource,
     Place,
     Diff,
-    List,
+    Details,
+    Handlers,
 }
 
 fn section(kind: Kind) -> Section {
     match kind {
-        Kind::Role | Kind::Resource => Section::Head,
+        Kind::Role => Section::Role,
+        Kind::Resource => Section::Resource,
         Kind::Place => Section::Place,
         Kind::DiffHead | Kind::Diff => Section::Diff,
-        Kind::Detail | Kind::Handler => Section::List,
+        Kind::Detail => Section::Details,
+        Kind::Handler => Section::Handlers,
     }
 }
 
-/// Rows of one section, after an empty line.
-fn rows_of(rows: &[Row]) -> String {
-    let lines: Vec<Line> = rows.iter().map(|row| row.line.clone()).collect();
-    let Some(first) = rows.first() else { return String::new() };
-    match first.kind {
-        Kind::Role => format!("\n#### {}\n", code(&lines[0].plain())),
-        Kind::Resource => format!("\n**{}**", code(&lines[0].plain())),
-        Kind::Place => format!(" {}\n", code(&lines[0].plain())),
-        Kind::DiffHead | Kind::Diff => format!("\n{}", fence("diff", &cut(lines))),
-        Kind::Detail | Kind::Handler => {
-            let items: String = lines.iter().map(|line| format!("- {}\n", code(&line.plain()))).collect();
-            format!("\n\n{items}")
+fn section_rows(page: &mut String, section: Section, rows: &[Row]) {
+    let lines = rows.iter().map(|row| row.line.clone());
+    let spans = lines.clone().map(|line| code(&line.plain()));
+    match section {
+        Section::Role => spans.for_each(|name| block(page, &format!("#### {name}"))),
+        Section::Resource => spans.for_each(|label| block(page, &format!("**{label}**"))),
+        Section::Place => spans.for_each(|place| page.push_str(&format!(" {place}"))),
+        Section::Diff => block(page, &fence("diff", &cut(lines.collect()))),
+        Section::Details | Section::Handlers => {
+            block(page, &spans.map(|item| format!("- {item}\n")).collect::<String>());
         }
     }
 }
@@ -100,62 +108,62 @@ fn cut(mut lines: Vec<Line>) -> Vec<Line> {
     lines
 }
 
-fn failures(report: &Report) -> String {
+fn failures(page: &mut String, report: &Report) {
     let failures = Failures::of(report);
     let kinds = [("Failed", failures.failed), ("Skipped", failures.skipped)];
-    let mut page = String::new();
     for (word, all) in kinds {
         for (nodes, failure) in all {
-            page.push_str(&format!("\n### {word}: {}\n\n", code(&nodes.join(", "))));
-            page.push_str(&fence("", &failure::message(failure).lines().map(Line::from).collect::<Vec<_>>()));
-            page.extend(failure::place(failure).map(|place| format!("\n{}\n", code(&place))));
-            if !failure.output.is_empty() {
-                let lines: Vec<Line> = failure.output.iter().map(|line| Line::from(line.as_str())).collect();
-                page.push_str(&format!("\nThe node printed last:\n\n{}", fence("", &lines)));
+            let message = failure::message(failure);
+            block(page, &format!("### {word}: {}", code(&nodes.join(", "))));
+            block(page, &fence("", &message.lines().map(Line::from).collect::<Vec<_>>()));
+            if let Some(place) = failure::place(failure) {
+                block(page, &code(&place));
             }
-            page.extend(failure.hint.iter().map(|hint| format!("\nHint: {}\n", code(hint))));
+            if !failure.output.is_empty() {
+                let printed = failure.output.iter().map(|line| Line::new().content(Style::Plain, line));
+                block(page, "The node printed last:");
+                block(page, &fence("", &printed.collect::<Vec<_>>()));
+            }
+            if let Some(hint) = &failure.hint {
+                block(page, &format!("Hint: {}", code(hint)));
+            }
         }
     }
-    page
 }
 
-fn notes(report: &Report) -> String {
-    let join =
-        |all: &indexmap::IndexSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let notes = report.notes.iter();
-    let notes: String = notes
-        .map(|(note, about)| {
-            format!("- {}: {} on {}\n", code(note), code(&join(&about.resources)), code(&join(&about.nodes)))
-        })
-        .collect();
-    if notes.is_empty() { notes } else { format!("\n### Notes\n\n{notes}") }
+fn notes(page: &mut String, report: &Report) {
+    if report.notes.is_empty() {
+        return;
+    }
+    let items = report.notes.iter().map(|(note, about)| {
+        let (resources, nodes) = (code(&about.resources()), code(&about.nodes(report)));
+        format!("- {}: {resources} on {nodes}\n", code(note))
+    });
+    block(page, "### Notes");
+    block(page, &items.collect::<String>());
 }
 
-fn table(table: &Table) -> String {
+pub fn table(table: &Table) -> String {
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut page = String::from("\n");
-    for (at, cells) in table.cells_by_row().enumerate() {
-        let head = at == 0;
-        page.push_str(&row(cells
-            .enumerate()
-            .map(
-                |(column, cell)| if column == 0 && !head { code(&cell.plain()) } else { bare(&cell.plain()) },
-            )
-            .collect()));
-        if head {
-            page.push_str(&row(table
-                .numeric()
-                .map(|right| if right { "---:" } else { "---" }.into())
-                .collect()));
-        }
+    let head = row(table.header().iter().map(Line::plain).collect());
+    let marks = row(table.numeric().map(|right| if right { "---:" } else { "---" }.to_owned()).collect());
+    let rows = table.rows().map(|cells| row(cells.iter().enumerate().map(cell).collect()));
+    head + &marks + &rows.collect::<String>()
+}
+
+/// The first cell is a name, the others are words and figures.
+fn cell((column, text): (usize, &Line)) -> String {
+    match column {
+        // Even in code a bar would end the cell.
+        0 => code(&text.plain()).replace('|', "\\|"),
+        _ => bare(&text.plain()),
     }
-    page
 }
 
 /// A code span: nothing in it is Markdown.
 fn code(text: &str) -> String {
-    // The line form makes newlines visible; a bar would end a table's cell.
-    let text = Line::from(text).plain().replace('|', "\\|");
+    // Made a line, so that newlines become visible.
+    let text = Line::from(text).plain();
     let ticks = "`".repeat(longest_run(&text) + 1);
     let pad = if text.starts_with('`') || text.ends_with('`') || text.trim().is_empty() { " " } else { "" };
     format!("{ticks}{pad}{text}{pad}{ticks}")
@@ -186,7 +194,7 @@ fn html(text: &str) -> String {
 fn fence(language: &str, lines: &[Line]) -> String {
     let text: String = lines.iter().map(|line| line.plain() + "\n").collect();
     let ticks = "`".repeat(longest_run(&text).max(2) + 1);
-    format!("{ticks}{language}\n{text}{ticks}\n")
+    format!("{ticks}{language}\n{text}{ticks}")
 }
 
 fn longest_run(text: &str) -> usize {

@@ -1,7 +1,11 @@
 //! The only place that prints.
 //!
-//! Results go to standard output, what happens meanwhile and mistakes to standard error. All text is made of
+//! Results go to standard output (the plan, the table, what was asked for); what happens meanwhile and mistakes go to
+//! standard error, so `datahub plan >plan.txt` shows progress and keeps the plan. All text is made of
 //! [`line::Line`]s, which are clean by construction, and leaves through one [`screen::Screen`].
+//!
+//! A run: events → [`report`] (what it came to) and [`progress`] (what is done now) → [`feed`] (lines that stay),
+//! [`live`] (the picture), and at its end [`plan`] and [`page`], [`failure`], [`summary`], or [`markdown`].
 
 mod diagnostic;
 mod diff;
@@ -120,6 +124,15 @@ impl Ui {
         self.screen.lines(Stream::Out, &lines);
     }
 
+    /// A document, such as a kubeconfig or shell completions: byte for byte into a pipe or a file, clean lines on
+    /// a terminal.
+    pub fn document(&self, text: &str) {
+        match self.screen.is_terminal(Stream::Out) {
+            true => self.line(text.strip_suffix('\n').unwrap_or(text)),
+            false => self.screen.bytes(Stream::Out, text),
+        }
+    }
+
     /// What is being done: `   Building image trixie`. For people only.
     pub fn status(&self, verb: &str, text: &str) {
         if !self.settings.quiet && self.settings.format != Format::Json {
@@ -164,13 +177,16 @@ impl Ui {
         self.screen.bytes(Stream::Err, text);
     }
 
-    /// A table, cut to the terminal's width on a terminal only.
+    /// A table, cut to the terminal's width on a terminal only; as Markdown if that is the format.
     pub fn table(&self, columns: &[&str], rows: &[Vec<String>]) {
         let mut table = table::Table::new(columns.iter().copied());
         for row in rows {
             table.row(row.iter().map(|cell| Line::from(cell.as_str())));
         }
-        self.screen.lines(Stream::Out, &table.lines(self.screen.columns(Stream::Out)));
+        match self.settings.format {
+            Format::Markdown => self.screen.bytes(Stream::Out, markdown::table(&table)),
+            _ => self.screen.lines(Stream::Out, &table.lines(self.screen.columns(Stream::Out))),
+        }
     }
 
     /// One JSON value, indented.
@@ -195,10 +211,12 @@ impl Ui {
     /// Says that an interrupt was taken note of.
     pub fn interrupted(&self, second: bool) {
         self.screen.interrupt();
-        self.warning(match second {
-            false => "interrupted: finishing the running steps; press Ctrl-C again to stop now",
+        let text = match second {
+            false => "interrupted; finishing the running steps, Ctrl-C again stops now",
             true => "stopping now",
-        });
+        };
+        // Even if quiet: who presses a key wants an answer.
+        self.labelled(Style::Warning, "warning", text);
     }
 
     /// Draws a run to its end and writes every event to its record.
@@ -220,9 +238,15 @@ impl Ui {
         }
     }
 
-    fn written(&self, json: serde_json::Result<Vec<u8>>) {
+    /// Whether a result could not be written, for another reason than that its reader has gone away (which is no
+    /// mistake: `datahub plan | head`). It was said on standard error; the exit code should say it too.
+    pub fn lost_output(&self) -> bool {
+        self.screen.lost_output()
+    }
+
+    fn written(&self, json: serde_json::Result<String>) {
         match json {
-            Ok(bytes) => self.screen.bytes(Stream::Out, bytes),
+            Ok(text) => self.screen.bytes(Stream::Out, text),
             Err(e) => self.error("the result cannot be written as JSON", &[e.to_string()], None),
         }
     }

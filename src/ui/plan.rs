@@ -18,7 +18,7 @@ pub struct Group {
     pub rows: Vec<Row>,
     /// Some row holds [`OWN_NAME`].
     pub own_name: bool,
-    /// Whether all of it was seen: not on a node that failed.
+    /// Whether all of it is known: not on a node that failed or was stopped.
     pub whole: bool,
 }
 
@@ -34,8 +34,11 @@ impl Group {
         let parts: Vec<_> =
             parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
         let same = if self.nodes.len() > 1 { "the same " } else { "" };
-        let end = if self.whole { "" } else { ", and then it failed" };
-        format!("{same}{}{end}", parts.join(", "))
+        match (self.whole, parts.is_empty()) {
+            (true, _) => format!("{same}{}", parts.join(", ")),
+            (false, true) => "not finished".to_owned(),
+            (false, false) => format!("{same}{}, not finished", parts.join(", ")),
+        }
     }
 }
 
@@ -117,7 +120,7 @@ impl Fold {
 }
 
 fn whole(node: &Node) -> bool {
-    !matches!(node.end, End::Failed(_))
+    matches!(node.end, End::Done)
 }
 
 fn figures(summary: &Summary) -> (usize, usize, usize) {

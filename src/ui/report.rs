@@ -22,6 +22,18 @@ pub struct Subjects {
     pub nodes: IndexSet<String>,
 }
 
+impl Subjects {
+    pub fn resources(&self) -> String {
+        self.resources.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    /// In the inventory's order.
+    pub fn nodes(&self, report: &Report) -> String {
+        let named = report.nodes.keys().filter(|node| self.nodes.contains(*node));
+        named.map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Node {
     pub roles: Vec<Role>,
@@ -75,6 +87,14 @@ pub struct Handler {
     pub run: bool,
 }
 
+impl Found {
+    fn make_changed(&mut self) {
+        if let Self::Differs { changed, .. } = self {
+            *changed = true;
+        }
+    }
+}
+
 impl Report {
     pub fn take(&mut self, event: &Event) {
         match event {
@@ -95,8 +115,9 @@ impl Report {
                 });
             }
             Event::Changed { node, role, resource, .. } => {
-                if let Some(Found::Differs { changed, .. }) = self.found(node, role, resource) {
-                    *changed = true;
+                let resources = &mut self.role(node, role).resources;
+                for found in resources.iter_mut().filter(|found| found.label == *resource) {
+                    found.found.make_changed();
                 }
             }
             Event::Unknown { node, role, resource, reason } => self
@@ -149,9 +170,9 @@ impl Report {
     }
 
     /// What was found of a resource, if it is not as described.
-    pub fn found(&mut self, node: &str, role: &str, resource: &str) -> Option<&mut Found> {
-        let mut resources = self.role(node, role).resources.iter_mut().rev();
-        resources.find(|found| found.label == resource).map(|found| &mut found.found)
+    pub fn found(&self, node: &str, role: &str, resource: &str) -> Option<&Found> {
+        let role = self.nodes.get(node)?.roles.iter().find(|known| known.name == role)?;
+        role.resources.iter().find(|found| found.label == resource).map(|found| &found.found)
     }
 
     /// Nodes whose end is of a kind, by name.

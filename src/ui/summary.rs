@@ -68,7 +68,7 @@ fn result(node: &Node, dry_run: bool) -> (&'static str, Style) {
 /// The last line of a run: `7 nodes: 6 converged with 42 changes, 1 failed (nas)`.
 pub fn closing(report: &Report) -> Line {
     let sentence = if report.dry_run { planned(report) } else { done(report) };
-    sentence.styled(Style::Dim, format!(" ({})", duration(report.milliseconds)))
+    sentence.styled(Style::Dim, format!(" Took {}.", duration(report.milliseconds)))
 }
 
 /// Whether every node was brought to its end.
@@ -132,15 +132,17 @@ fn as_described(report: &Report) -> Line {
         .text(format!(": {} {be} as described", count(nodes, "node")))
 }
 
+type Kind = fn(&End) -> bool;
+
 /// `1 failed (nas)`, `2 skipped (orpi-1, orpi-2)`, …
 fn unfinished(report: &Report) -> Vec<Line> {
-    let kinds: [(&str, Style, fn(&End) -> bool); 4] = [
+    let kinds: [(&str, Style, Kind); 4] = [
         ("failed", Style::Bad, |end| matches!(end, End::Failed(_))),
         ("skipped", Style::Warning, |end| matches!(end, End::Skipped(_))),
         ("interrupted", Style::Warning, |end| matches!(end, End::Interrupted)),
         ("not finished", Style::Warning, |end| matches!(end, End::Open)),
     ];
-    let part = |(word, style, kind): (&str, Style, fn(&End) -> bool)| {
+    let part = |(word, style, kind): (&str, Style, Kind)| {
         let nodes = report.ended(kind);
         let text = format!("{} {word} ({})", nodes.len(), nodes.join(", "));
         (!nodes.is_empty()).then(|| Line::new().styled(style, text))

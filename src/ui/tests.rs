@@ -1,5 +1,7 @@
 //! Whole outputs of scripted runs.
 
+mod script;
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +9,9 @@ use std::time::Duration;
 use super::follow::Follow;
 use super::*;
 use crate::diagnostic::{Diagnostic, Place, Source};
-use crate::engine::event::{Failure, Summary};
+use crate::engine::event::Summary;
 use crate::resource::Difference;
+use script::*;
 
 #[derive(Clone, Default)]
 struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -51,198 +54,114 @@ fn format(format: Format) -> Settings {
     Settings { format, ..Settings::default() }
 }
 
-fn started(dry_run: bool, nodes: &[&str]) -> Event {
-    let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
-    Event::RunStarted { run: "20261124-080000-1".into(), dry_run, nodes }
+fn picture(columns: usize, rows: usize) -> String {
+    let lines = live::picture(&activity(), Duration::from_secs(75), columns, rows);
+    assert!(lines.len() <= rows, "{} lines on {rows} rows", lines.len());
+    for line in &lines {
+        assert!(line.width() < columns.max(2), "{line:?} on {columns} columns");
+    }
+    lines.iter().map(|line| line.plain() + "\n").collect()
 }
 
-fn ended() -> Event {
-    Event::RunFinished { milliseconds: 12_300, round_trips: 21 }
-}
-
-fn differs(node: &str, role: &str, resource: &str, differences: Vec<Difference>, notify: &[&str]) -> Event {
-    Event::Differs {
-        node: node.into(),
-        role: role.into(),
-        resource: resource.into(),
-        place: format!("roles/{role}/role.toml:12"),
-        differences,
-        notify: notify.iter().map(|name| (*name).to_owned()).collect(),
+#[test]
+fn the_picture_fits_every_terminal() {
+    insta::assert_snapshot!("picture_100x30", picture(100, 30));
+    insta::assert_snapshot!("picture_60x10", picture(60, 10));
+    for columns in 1..130 {
+        for rows in 1..20 {
+            picture(columns, rows);
+        }
     }
 }
 
-fn changed(node: &str, role: &str, resource: &str, milliseconds: u64) -> Event {
-    Event::Changed { node: node.into(), role: role.into(), resource: resource.into(), milliseconds }
+#[test]
+fn an_interrupt_stands_in_the_picture() {
+    let mut progress = activity();
+    progress.interrupted = true;
+    let lines = live::picture(&progress, Duration::from_secs(75), 80, 30);
+    assert!(lines.last().unwrap().plain().contains("Ctrl-C again stops now"));
 }
 
-fn pending(node: &str, handler: &str, left_over: bool) -> Event {
-    Event::HandlerPending { node: node.into(), role: "base".into(), handler: handler.into(), left_over }
+#[test]
+fn plans_are_folded_only_if_they_are_the_same_to_the_last_line() {
+    let long = |last: &str| (1..=300).map(|n| format!("{n}\n")).collect::<String>() + last;
+    let events = |last: [&str; 2]| {
+        let file = |node, last: &str| {
+            differs(node, "base", "file /f", vec![text("/f", None, Some(&long(last)))], &[])
+        };
+        let end = |node| finished(node, summary(1, 1, 0, 0));
+        vec![started(true, &["a", "b"]), file("a", last[0]), file("b", last[1]), end("a"), end("b"), ended()]
+    };
+    let same = played(Settings::default(), &events(["x\n", "x\n"]));
+    assert!(same.contains("a, b: the same 1 change\n"));
+    assert!(same.contains("      … 102 more lines (--format json has all)\n"), "{same}");
+    assert!(!same.contains("+200\n"));
+    let different = played(Settings::default(), &events(["x\n", "y\n"]));
+    assert!(different.contains("\na: 1 change\n") || different.starts_with("a: 1 change\n"));
+    assert!(different.contains("\nb: 1 change\n"));
 }
 
-fn note(node: &str, resource: &str, note: &str) -> Event {
-    Event::Note { node: node.into(), role: "base".into(), resource: resource.into(), note: note.into() }
+#[test]
+fn a_name_that_is_also_a_word_does_not_hide_a_difference() {
+    let hosts = |node: &'static str, after: &str| {
+        differs(node, "base", "file /f", vec![text("/f", Some("a b\n"), Some(after))], &[])
+    };
+    let end = |node| finished(node, summary(1, 1, 0, 0));
+    let events = vec![
+        started(true, &["a", "b"]),
+        hosts("a", "a a b\n"),
+        hosts("b", "a b b\n"),
+        end("a"),
+        end("b"),
+        ended(),
+    ];
+    // Without names both would read `‹node› ‹node› b` and `a ‹node› ‹node›`.
+    let shown = played(Settings::default(), &events);
+    assert!(shown.contains("+a a b\n") && shown.contains("+a b b\n"), "{shown}");
 }
 
-fn text(path: &str, before: Option<&str>, after: Option<&str>) -> Difference {
-    let (before, after) = (before.map(str::to_owned), after.map(str::to_owned));
-    Difference::Text { path: path.into(), before, after }
+#[test]
+fn an_interrupted_run_says_so() {
+    let events = vec![
+        started(false, &["a", "b"]),
+        changed("a", "base", "file /f", 10),
+        Event::Interrupted { node: "a".into(), summary: summary(3, 1, 0, 0) },
+        Event::Interrupted { node: "b".into(), summary: Summary::default() },
+        ended(),
+    ];
+    let shown = played(Settings::default(), &events);
+    assert!(shown.ends_with("2 nodes: 1 change, 2 interrupted (a, b). Took 12 s.\n"), "{shown}");
 }
 
-fn summary(resources: usize, changed: usize, handlers: usize, unknown: usize) -> Summary {
-    Summary { resources, changed, unknown, handlers, milliseconds: 1240, round_trips: 3 }
-}
-
-fn finished(node: &str, summary: Summary) -> Event {
-    Event::NodeFinished { node: node.into(), summary }
-}
-
-fn failure() -> Failure {
-    Failure {
-        message: "the change failed with status 100".into(),
-        role: Some("base".into()),
-        resource: Some("package crul".into()),
-        place: Some("roles/base/role.toml:31".into()),
-        output: vec!["Reading package lists...".into(), "E: Unable to locate package crul".into()],
-        hint: Some("is it spelled right, and is its repository known? Try: apt-cache policy crul".into()),
+#[test]
+fn a_log_that_stands_still_says_what_it_waits_for() {
+    let (ui, buffer) = ui(Settings::default());
+    let mut follow = Follow::new(&ui, None);
+    for event in &real_run()[..7] {
+        follow.event(event, Duration::ZERO);
     }
+    follow.tick(Duration::from_secs(29));
+    follow.tick(Duration::from_secs(31));
+    follow.tick(Duration::from_secs(59));
+    follow.tick(Duration::from_secs(60));
+    assert_eq!(
+        buffer.text(),
+        "orpi-1  still    base  file /etc/hosts … (30 s)\norpi-1  still    base  file /etc/hosts … (1 min 0 s)\n"
+    );
 }
 
-/// Two nodes that differ in nothing but their names, one that lacks less, one that is as described.
-fn dry_run() -> Vec<Event> {
-    let mut events = vec![started(true, &["orpi-1", "orpi-2", "nas", "laptop"])];
-    for node in ["orpi-2", "orpi-1"] {
-        events.extend([
-            differs(node, "base", "package curl, jq", vec![
-                Difference::value("curl", None, Some("installed")),
-                Difference::value("jq", None, Some("installed 1.7-1")),
-            ], &[]),
-            differs(node, "base", "file /etc/hosts", vec![
-                text(
-                    "/etc/hosts",
-                    Some("127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n\n::1\tlocalhost\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"),
-                    Some(&format!("127.0.0.1\tlocalhost\n127.0.1.1\t{node}\n\n::1\tlocalhost\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n10.0.0.1\tnas")),
-                ),
-                Difference::value("mode", Some("0600"), Some("0644")),
-            ], &[]),
-            differs(node, "base", "file /etc/datahub/token", vec![Difference::Secret { attribute: "content".into() }], &[]),
-            differs(node, "base", "absent /etc/motd", vec![Difference::value("path", Some("file"), None)], &[]),
-            differs(node, "base", "file /etc/ssh/sshd_config.d/10-datahub.conf", vec![
-                text("/etc/ssh/sshd_config.d/10-datahub.conf", None, Some("PermitRootLogin no\n")),
-            ], &["restart-ssh"]),
-            note(node, "sysctl vm.swappiness", "cannot be read here: the kernel is the host's"),
-            pending(node, "restart ssh.service", false),
-            pending(node, "systemd daemon-reload", true),
-            Event::Unknown {
-                node: node.into(), role: "k3s".into(), resource: "unit k3s.service".into(),
-                reason: "its package is not installed yet".into(),
-            },
-            finished(node, summary(40, 5, 2, 1)),
-        ]);
-    }
-    events.extend([
-        differs(
-            "nas",
-            "base",
-            "file /etc/hosts",
-            vec![Difference::value("mode", Some("0600"), Some("0644"))],
-            &[],
-        ),
-        finished("nas", summary(38, 1, 0, 0)),
-        finished("laptop", summary(38, 0, 0, 0)),
-        ended(),
-    ]);
-    events
-}
-
-fn real_run() -> Vec<Event> {
-    let hosts = || vec![text("/etc/hosts", Some("a\n"), Some("a\nb\n"))];
-    vec![
-        started(false, &["orpi-1", "nas", "laptop"]),
-        Event::Connecting { node: "orpi-1".into(), address: "orpi-1.home.arpa".into() },
-        Event::Connected { node: "orpi-1".into(), milliseconds: 97 },
-        Event::RoleStarted { node: "orpi-1".into(), role: "base".into(), resources: 40 },
-        note("orpi-1", "sysctl vm.swappiness", "cannot be read here: the kernel is the host's"),
-        differs("orpi-1", "base", "file /etc/hosts", hosts(), &["restart-ssh"]),
-        Event::Step { node: "orpi-1".into(), role: "base".into(), step: "file /etc/hosts".into() },
-        changed("orpi-1", "base", "file /etc/hosts", 120),
-        Event::Waiting { node: "laptop".into(), role: "k3s-agent".into(), on: "k3s-server".into() },
-        differs("nas", "base", "package crul", vec![Difference::value("crul", None, Some("installed"))], &[]),
-        Event::Retrying { node: "orpi-1".into(), reason: "the connection was lost: broken pipe".into() },
-        pending("orpi-1", "restart ssh.service", false),
-        Event::HandlerRun {
-            node: "orpi-1".into(),
-            role: "base".into(),
-            handler: "restart ssh.service".into(),
-            milliseconds: 1200,
-        },
-        Event::NodeFailed { node: "nas".into(), failure: failure(), summary: summary(38, 0, 0, 0) },
-        Event::NodeSkipped {
-            node: "laptop".into(),
-            role: "k3s-agent".into(),
-            reason: "role k3s-server failed on nas".into(),
-        },
-        Event::NodeFailed {
-            node: "laptop".into(),
-            failure: Failure {
-                message: "role k3s-agent was skipped: role k3s-server failed on nas".into(),
-                role: Some("k3s-agent".into()),
-                resource: None,
-                place: None,
-                output: Vec::new(),
-                hint: Some("mend nas first, then run again".into()),
-            },
-            summary: summary(12, 0, 0, 0),
-        },
-        finished("orpi-1", summary(40, 1, 1, 0)),
-        ended(),
-    ]
-}
-
-fn converged() -> Vec<Event> {
-    vec![
-        started(false, &["orpi-1", "nas"]),
-        finished("nas", summary(38, 0, 0, 0)),
-        finished("orpi-1", summary(40, 0, 0, 0)),
-        ended(),
-    ]
-}
-
-/// Everything that comes from elsewhere is an attack.
-fn hostile() -> Vec<Event> {
-    let evil = "\u{1b}[2J\u{9b}31m\r\u{7}\u{202e}\u{200b}x\n```\n</details><script>@all `|`";
-    let mut failed = failure();
-    for text in [
-        &mut failed.message,
-        failed.role.as_mut().unwrap(),
-        failed.resource.as_mut().unwrap(),
-        failed.place.as_mut().unwrap(),
-        &mut failed.output[0],
-        failed.hint.as_mut().unwrap(),
-    ] {
-        text.push_str(evil);
-    }
-    let node = "n\u{1b}]0;title\u{7}";
-    vec![
-        started(true, &[node, "b"]),
-        differs(
-            node,
-            evil,
-            evil,
-            vec![
-                text(evil, Some(evil), Some("\u{1b}[31m\tred\r\n")),
-                Difference::value(evil, Some(evil), Some(evil)),
-                Difference::Secret { attribute: evil.into() },
-            ],
-            &[evil],
-        ),
-        Event::Unknown { node: node.into(), role: evil.into(), resource: evil.into(), reason: evil.into() },
-        Event::Retrying { node: node.into(), reason: evil.into() },
-        note(node, evil, evil),
-        pending(node, evil, true),
-        finished(node, summary(1, 1, 1, 1)),
-        Event::NodeFailed { node: "b".into(), failure: failed, summary: Summary::default() },
-        ended(),
-    ]
+#[tokio::test]
+async fn following_ends_with_the_run_and_keeps_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = Record::create(dir.path(), "run").unwrap();
+    let (ui, buffer) = ui(Settings::default());
+    let (events, receiver) = crate::engine::event::Events::new();
+    real_run().into_iter().for_each(|event| events.emit(event));
+    // The sender lives on: the end of the run is an event.
+    ui.follow(receiver, Some(record)).await;
+    assert!(buffer.text().contains("1 failed (nas)"));
+    let written = std::fs::read_to_string(dir.path().join("run.jsonl")).unwrap();
+    assert_eq!(written.lines().count(), real_run().len());
 }
 
 #[test]
@@ -283,6 +202,26 @@ fn a_real_run_as_markdown() {
 }
 
 #[test]
+fn on_a_narrow_terminal_a_place_stands_below() {
+    let buffer = Buffer::default();
+    let ui = Ui::captured(Settings::default(), buffer.clone(), Buffer::default(), true);
+    let mut follow = Follow::new(&ui, None);
+    let label = "file /etc/systemd/system/k3s.service.d/10-datahub-resources.conf";
+    let events = [
+        started(true, &["nas"]),
+        differs("nas", "base", label, vec![Difference::value("mode", Some("0600"), Some("0644"))], &[]),
+        finished("nas", summary(1, 1, 0, 0)),
+    ];
+    events.iter().for_each(|event| follow.event(event, Duration::ZERO));
+    follow.finish();
+    assert!(
+        buffer.text().contains(&format!("    ~ {label}\n      roles/base/role.toml:12\n")),
+        "{}",
+        buffer.text()
+    );
+}
+
+#[test]
 fn quiet_says_only_what_went_wrong_or_was_asked_for() {
     let quiet = Settings { quiet: true, ..Settings::default() };
     insta::assert_snapshot!(played(quiet, &real_run()));
@@ -315,24 +254,30 @@ fn json_readers_get_hostile_text_unharmed() {
     }
 }
 
-#[test]
-fn a_reader_that_goes_away_ends_nothing() {
-    struct Closed;
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
+struct Broken(std::io::ErrorKind);
 
-        fn flush(&mut self) -> std::io::Result<()> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
     }
-    let err = Buffer::default();
-    let ui = Ui::captured(Settings::default(), Closed, err.clone(), false);
-    let mut follow = Follow::new(&ui, None);
-    dry_run().iter().for_each(|event| follow.event(event, Duration::ZERO));
-    follow.finish();
-    assert!(err.text().contains("note"));
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_mistake_and_a_full_disk_is() {
+    for (kind, lost) in [(std::io::ErrorKind::BrokenPipe, false), (std::io::ErrorKind::StorageFull, true)] {
+        let err = Buffer::default();
+        let ui = Ui::captured(Settings::default(), Broken(kind), err.clone(), false);
+        let mut follow = Follow::new(&ui, None);
+        dry_run().iter().for_each(|event| follow.event(event, Duration::ZERO));
+        follow.finish();
+        assert!(err.text().contains("note"));
+        assert_eq!(err.text().matches("error: cannot write the result").count(), usize::from(lost));
+        assert_eq!(ui.lost_output(), lost);
+    }
 }
 
 #[test]
@@ -396,4 +341,69 @@ fn output_of_nodes_stands_behind_their_names() {
         ui.node_output("nas", &Err(lost.clone()));
         insta::assert_snapshot!(name, buffer.text());
     }
+}
+
+/// Not a test: plays a run slowly, to be looked at. `cargo test --lib ui::tests::play -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "for people to look at"]
+async fn play() {
+    let nodes = std::env::var("NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(7);
+    let names: Vec<String> = (1..=nodes)
+        .map(|n| match n {
+            3 => "a-node-with-a-rather-long-name.home.arpa".to_owned(),
+            4 => "日本語".to_owned(),
+            _ => format!("orpi-{n}"),
+        })
+        .collect();
+    let ui = Ui::new(Settings::default());
+    if std::env::var("PLAN").is_ok() {
+        let (events, receiver) = crate::engine::event::Events::new();
+        dry_run().into_iter().for_each(|event| events.emit(event));
+        return ui.follow(receiver, None).await;
+    }
+    let (events, receiver) = crate::engine::event::Events::new();
+    let screen = ui.clone();
+    let follow = tokio::spawn(async move { screen.follow(receiver, None).await });
+    events.emit(Event::RunStarted { run: "1".into(), dry_run: false, nodes: names.clone() });
+    let mut tasks = Vec::new();
+    for (at, node) in names.into_iter().enumerate() {
+        let events = events.clone();
+        tasks.push(tokio::spawn(async move {
+            let wait = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
+            wait(100 * at as u64).await;
+            events.emit(Event::Connecting { node: node.clone(), address: format!("{node}.home.arpa") });
+            wait(700).await;
+            events.emit(Event::Connected { node: node.clone(), milliseconds: 97 });
+            for step in 0..8 {
+                let resource = format!("package number-{step}");
+                events.emit(differs(
+                    &node,
+                    "base",
+                    &resource,
+                    vec![Difference::value("a", None, Some("b"))],
+                    &[],
+                ));
+                events.emit(Event::Step { node: node.clone(), role: "base".into(), step: resource.clone() });
+                wait(900 + 130 * at as u64 + if step == 3 && at == 1 { 9000 } else { 0 }).await;
+                events.emit(changed(&node, "base", &resource, 900));
+            }
+            if at == 4 {
+                events.emit(Event::NodeFailed { node, failure: failure(), summary: summary(40, 8, 0, 0) });
+            } else {
+                events.emit(finished(&node, summary(40, 8, 0, 0)));
+            }
+        }));
+    }
+    if std::env::var("ASK").is_ok() {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let question = crate::transport::prompt::Question::sudo("kim", "nas.home.arpa");
+        let answer = crate::transport::prompt::ask(&ui.prompter(), question).await;
+        ui.note(&format!("{} characters", answer.map_or(0, |answer| answer.len())));
+        ui.interrupted(false);
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    events.emit(ended());
+    follow.await.unwrap();
 }
