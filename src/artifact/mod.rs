@@ -1,13 +1,14 @@
 //! Artifacts: files of a release (a binary, an image archive) that are too large for a script. Pinned by checksum
 //! in `datahub.lock`, kept in a cache on the operator's machine, and brought to nodes.
 //!
-//! [`lock`] is what is pinned, [`release`] where a release's files are, [`download`] how they are got, [`store`]
-//! the cache, [`push`] the way to a node, [`node`] the shell that runs there. No checksum is ever made up: each
+//! [`lock`] is what is pinned, [`release`] where a release's files are, [`pins`] what its lists say, [`download`]
+//! how all this is read, [`store`] the cache, [`push`] the way to a node, [`node`] the shell that runs there. No checksum is ever made up: each
 //! comes from the release's own list, and a file that is not pinned is not used.
 
 pub mod download;
 pub mod lock;
 pub mod node;
+pub mod pins;
 pub mod push;
 pub mod release;
 pub mod store;

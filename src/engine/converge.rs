@@ -1,6 +1,8 @@
 //! One node: connect, gather facts, ask everything at once, then role by role decide, change and read back,
 //! run handlers, and prove at the end that the node is what it should be.
 
+mod transfer;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -229,6 +231,9 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: planned.label() });
         self.steps += 1;
+        if let Some(transfer) = &change.transfer {
+            self.bring(role, planned, transfer).await?;
+        }
         let shell = if change.long {
             let id = format!("{}-{}", self.context.run, self.steps);
             step::long(&role.name, &planned.notify, &change.shell, &id)
@@ -465,35 +470,42 @@ impl<'a> Run<'a> {
         loop {
             match self.transport.run(script).await {
                 Err(error) if error.retryable() && attempt < RETRIES => {
-                    let mut reason = error;
-                    loop {
-                        attempt += 1;
-                        self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
-                        tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
-                        match self.transport.reconnect().await {
-                            Ok(()) => break,
-                            Err(_) if attempt < RETRIES => {}
-                            Err(error) => {
-                                reason = error;
-                                return Err(reason);
-                            }
-                        }
-                    }
-                    if self.lock.take().is_some() {
-                        let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
-                            .timeout(Duration::from_secs(60));
-                        let (line, hold) = self.transport.hold(&lock).await?;
-                        if line.trim() != "locked" {
-                            return Err(transport::Error::Other(format!(
-                                "the connection was lost, and meanwhile another run took the node: {line}"
-                            )));
-                        }
-                        self.lock = Some(hold);
-                    }
+                    self.reconnect(error, &mut attempt).await?
                 }
                 other => return other,
             }
         }
+    }
+
+    /// Opens a new connection in place of one that was lost, and takes the node's lock again if it was held.
+    /// Counts its own attempts too.
+    async fn reconnect(
+        &mut self,
+        mut reason: transport::Error,
+        attempt: &mut u32,
+    ) -> Result<(), transport::Error> {
+        loop {
+            *attempt += 1;
+            self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
+            tokio::time::sleep(Duration::from_millis(500 << *attempt)).await;
+            match self.transport.reconnect().await {
+                Ok(()) => break,
+                Err(error) if *attempt < RETRIES => reason = error,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.lock.take().is_some() {
+            let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
+                .timeout(Duration::from_secs(60));
+            let (line, hold) = self.transport.hold(&lock).await?;
+            if line.trim() != "locked" {
+                return Err(transport::Error::Other(format!(
+                    "the connection was lost, and meanwhile another run took the node: {line}"
+                )));
+            }
+            self.lock = Some(hold);
+        }
+        Ok(())
     }
 
     fn emit(&self, event: Event) {

@@ -213,7 +213,6 @@ impl Part<'_> {
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
             Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
-            Part::Groups(_) => run("getent group".into()),
             Part::Checksums(paths) => format!("{}f {id} 0 \"$o\"", checksum::ask(paths)),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
