@@ -64,7 +64,7 @@ impl Apt {
                 _ => {}
             }
         }
-        let dump = std::process::Command::new("apt-config").arg("dump").output();
+        let dump = super::command::tool("apt-config").arg("dump").output();
         let dump =
             dump.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         Self { sources, settings: settings(&dump, |name| std::env::var(name).ok()) }

@@ -9,6 +9,7 @@
 //! places a machine by both. Inner groups hold no processes, as version 2 demands. The groups lie beside those
 //! of a systemd that rules this computer, which leaves alone what it did not make.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,8 +35,12 @@ impl Group {
         let (unified, legacy) = hierarchies(&mounts).ok_or_else(|| {
             super::Unavailable("control groups of version 2 are not mounted: mount cgroup2 first".into())
         })?;
-        let below = |root: PathBuf| root.join(TOP).join(lab);
-        Ok(Self { unified: below(unified), legacy: legacy.map(below) })
+        Ok(Self::in_hierarchies(unified, legacy).child(TOP).child(lab))
+    }
+
+    /// The root group of hierarchies that are mounted there.
+    pub fn in_hierarchies(unified: PathBuf, legacy: Option<PathBuf>) -> Self {
+        Self { unified, legacy }
     }
 
     pub fn of_network(lab: &str) -> Result<Self, Error> {
@@ -65,7 +70,13 @@ impl Group {
     /// Makes the group, and hands it the controllers there are.
     pub fn create(&self) -> Result<(), Error> {
         for path in self.paths() {
-            std::fs::create_dir_all(path).map_err(Error::io("make the control group", path))?;
+            // Another lab that goes at this moment may take the empty parents with it.
+            let mut made = Ok(());
+            wait::until(DEATH, || {
+                made = std::fs::create_dir_all(path);
+                !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            });
+            made.map_err(Error::io("make the control group", path))?;
         }
         // Not to its own children: a group that hands controllers down may hold no processes itself.
         let mut above: Vec<&Path> = self
@@ -110,7 +121,7 @@ impl Group {
     ///
     /// A group left behind would make the next machine of that name hang at its start.
     pub fn remove(&self) -> Result<(), Error> {
-        if !wait::until(DEATH, || self.paths().all(|path| remove_tree(path))) {
+        if !wait::until(DEATH, || self.paths().all(remove_tree)) {
             return Err(self.still_there());
         }
         // Fails as long as another lab is up, which is right.
@@ -134,7 +145,7 @@ fn remove_tree(path: &Path) -> bool {
     for child in children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_tree(&child.path());
     }
-    std::fs::remove_dir(path).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true)
+    std::fs::remove_dir(path).map_or_else(|error| error.kind() == ErrorKind::NotFound, |()| true)
 }
 
 /// Lets children use each controller that a group has. A controller that is in use elsewhere is left out:

@@ -1,10 +1,26 @@
 //! Running programs of this computer: their output, or an error that says what they said.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::Error;
 use super::error::tail;
+
+/// Where Debian keeps programs. A root's PATH may lack the second half of it.
+const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A program of this computer, which speaks English and finds the others.
+pub fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", PATH.join(":")).env("LC_ALL", "C.UTF-8");
+    command
+}
+
+/// Where a tool is, if it is there.
+pub fn find(name: &str) -> Option<PathBuf> {
+    PATH.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
+}
 
 /// Runs a program to its end and returns what it printed. `doing` completes "cannot …".
 pub fn output(command: &mut Command, doing: &str) -> Result<String, Error> {

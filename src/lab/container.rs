@@ -3,12 +3,15 @@
 //! It runs below a small script of its own (`start.sh`), which starts it again when it reboots and does not
 //! depend on the process that started it. The script has a mount namespace of its own: the overlay is mounted
 //! there only, and is gone when the machine is.
+//!
+//! Of nspawn's usual capabilities a machine has all but CAP_MKNOD: without a rule for devices, which only a
+//! systemd that rules this computer would set, it could make a node for this computer's disk and write to it.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::cgroup::Group;
@@ -54,7 +57,7 @@ pub fn create(folder: &Folder, state: &State, record: &Record) -> Result<(), Err
     let keys = keys::read(folder, record)?;
     let read_image = |path: &str| read(&lower.join(path));
     let mut seeds = seed::identity(record, Subnet(state.number), &keys, &resolv_conf()?, &machine_id()?);
-    seeds.extend(seed::account(&record.user, &keys.login_public, read_image)?);
+    seeds.extend(seed::account(record, &keys.login_public, read_image)?);
     seed::write(&new.join("upper"), &lower, &seeds)?;
     // An overlay's root has the mode of its upper folder, whatever the image says.
     seed::open_to_all(&new.join("upper"))?;
@@ -82,9 +85,9 @@ pub fn start(folder: &Folder, state: &State, record: &Record) -> Result<(), Erro
     let log = node.join("console.log");
     let console = File::create(&log).map_err(Error::io("write", &log))?;
     let errors = console.try_clone().map_err(Error::io("write", &log))?;
-    let holder = network::holder(&folder.name)?
-        .ok_or_else(|| Error::StillThere { what: "taking apart the lab's network".into(), seconds: 0 })?;
-    let mut start = Command::new("setsid");
+    let holder =
+        network::holder(&folder.name)?.ok_or_else(|| Error::NoNetwork { lab: folder.name.clone() })?;
+    let mut start = command::tool("setsid");
     start
         .args(["--fork", "nsenter", &format!("--net=/proc/{holder}/ns/net")])
         .args(["unshare", "--mount", "--propagation", "slave", "sh"])
@@ -198,7 +201,9 @@ while :; do
   mkdir -p {run}
   (
 {run_group}export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-exec systemd-nspawn --quiet --boot --register=no --keep-unit   --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge}   --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
+exec systemd-nspawn --quiet --boot --register=no --keep-unit --drop-capability=CAP_MKNOD \
+  --directory={root} --machine={link}-{number} --hostname={hostname} --network-bridge={bridge} \
+  --resolv-conf=off --timezone=off --link-journal=no --console=pipe </dev/null
   )
   status=$?
   [ "$status" -eq {REBOOT} ] || exit "$status"
@@ -228,4 +233,38 @@ fn machine_id() -> Result<String, Error> {
 fn resolv_conf() -> Result<String, Error> {
     let resolved = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
     Ok(seed::resolv_conf(&read(Path::new("/etc/resolv.conf"))?, resolved.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::machine::{Kind, Release};
+
+    #[test]
+    fn the_script_is_shell_and_gives_a_machine_no_more_than_it_needs() {
+        let record = Record {
+            node: "alpha".into(),
+            kind: Kind::Container,
+            number: 10,
+            hostname: "host-alpha".into(),
+            user: "kim".into(),
+            release: Release::Trixie,
+            image: Some("trixie-x".into()),
+            note: None,
+        };
+        let group = Group::in_hierarchies("/sys/fs/cgroup".into(), None).child("node-alpha");
+        let script =
+            start_script(&group, Path::new("/lab/nodes/alpha"), Path::new("/cache/x"), Subnet(7), &record);
+        let parsed = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
+        assert!(parsed.status.success(), "{}\n{script}", String::from_utf8_lossy(&parsed.stderr));
+        for needed in [
+            "--machine=dhlab7-10 --hostname=host-alpha --network-bridge=br0 ",
+            "lowerdir=/cache/x,upperdir=/lab/nodes/alpha/disk/upper,workdir=/lab/nodes/alpha/disk/work",
+            "--drop-capability=CAP_MKNOD",
+            "[ \"$status\" -eq 133 ] || exit",
+        ] {
+            assert!(script.contains(needed), "{needed}\n{script}");
+        }
+        assert!(!script.contains("--capability"), "{script}");
+    }
 }

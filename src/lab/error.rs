@@ -21,6 +21,8 @@ pub enum Error {
     NoNode { node: String, known: Vec<String> },
     #[error("{node}: a machine cannot be made with the login `{user}`: {why}")]
     BadUser { node: String, user: String, why: &'static str },
+    #[error("the network of the lab {lab} is gone: bring the lab up again")]
+    NoNetwork { lab: String },
     #[error("no room for another {what}: take a lab down first (`datahub lab list`)")]
     Full { what: &'static str },
     /// `file` says what the state of a lab is and cannot be understood.
@@ -31,7 +33,7 @@ pub enum Error {
     BadState { file: PathBuf, why: String },
     #[error("{} cannot be written out for the lab: {why}", file.display())]
     BadInventory { file: PathBuf, why: String },
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}: {source}{}", path.display(), remedy(source))]
     Io { doing: &'static str, path: PathBuf, source: std::io::Error },
     /// A program of this computer failed; `said` is the end of what it printed.
     #[error("cannot {doing}: {program} {how}{}", indented(.said))]
@@ -51,6 +53,15 @@ impl Error {
     /// For `map_err`: an input or output error with what was being done to which path.
     pub(crate) fn io<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> Self + 'p {
         move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{PermissionDenied, StorageFull};
+    match source.kind() {
+        PermissionDenied => "; labs are for root only: run datahub with sudo",
+        StorageFull => "; make room there: an image takes 300 MB, a machine what is written on it",
+        _ => "",
     }
 }
 

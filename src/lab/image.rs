@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -55,8 +55,18 @@ pub fn ensure(folder: &Folder, state: &mut State, report: Report<'_>) -> Result<
     let missing = |record: &&Record| folder_of(record).is_none_or(|image| !image.exists());
     let releases: BTreeSet<Release> =
         state.machines.values().filter(missing).map(|record| record.release).collect();
-    for release in releases {
-        let image = made(release, report)?;
+    let images: Vec<_> = std::thread::scope(|scope| {
+        let builds: Vec<_> = releases
+            .into_iter()
+            .map(|release| (release, scope.spawn(move || made(release, report))))
+            .collect();
+        let join = |build: std::thread::ScopedJoinHandle<'_, _>| {
+            build.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        builds.into_iter().map(|(release, build)| (release, join(build))).collect()
+    });
+    for (release, image) in images {
+        let image = image?;
         for record in state.machines.values_mut().filter(|record| record.release == release) {
             if folder_of(record).is_none_or(|image| !image.exists()) {
                 // What was written over another image does not fit this one.
@@ -150,21 +160,20 @@ impl Recipe {
     /// Unpacks and installs the packages. The child holds the lock too: were this process killed, nobody
     /// would begin anew before the child has ended.
     fn bootstrap(&self, target: &Path, log: &Path, lock: &state::Lock) -> Result<(), Error> {
-        let way = tempfile_like(target);
+        let way = target.with_extension("way");
         state::make_dir(&way)?;
         let (sources, settings) = (way.join("debian.sources"), way.join("apt.conf"));
         state::replace(&sources, &self.sources())?;
         state::replace(&settings, &self.apt.settings)?;
         let output = std::fs::File::create(log).map_err(Error::io("write", log))?;
         let errors = output.try_clone().map_err(Error::io("write", log))?;
-        let mut bootstrap = Command::new("mmdebstrap");
+        let mut bootstrap = command::tool("mmdebstrap");
         bootstrap
             .args(["--mode=root", "--variant=minbase", "--skip=cleanup/apt/lists"])
             .arg(format!("--aptopt={}", settings.display()))
             .arg(format!("--include={}", PACKAGES.join(",")))
             .arg(self.release.codename())
             .arg(target)
-            .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::from(lock.share().map_err(Error::io("share the lock on", target))?))
             .stdout(output)
             .stderr(errors);
@@ -201,10 +210,10 @@ impl Recipe {
         for (name, text) in &self.certificates {
             place(&root.join(CERTIFICATES).join(name), text)?;
         }
-        let mut trust = Command::new("chroot");
+        let mut trust = command::tool("chroot");
         command::output(trust.arg(root).arg("update-ca-certificates"), "add this computer's certificates")?;
         let systemctl = |verb: &str, unit: &str| {
-            let mut systemctl = Command::new("systemctl");
+            let mut systemctl = command::tool("systemctl");
             systemctl.arg("--root").arg(root).args([verb, unit]);
             command::output(&mut systemctl, &format!("{verb} {unit} in the base image"))
         };
@@ -218,11 +227,6 @@ impl Recipe {
         place(&root.join("etc/.updated"), b"")?;
         place(&root.join("var/.updated"), b"")
     }
-}
-
-/// Where the way to the archives is written for the time an image is made.
-fn tempfile_like(target: &Path) -> PathBuf {
-    target.with_extension("way")
 }
 
 /// Writes a file that everybody may read, and the folders above it.

@@ -27,6 +27,7 @@ pub fn stand_in(folder: &Folder, state: &State, inventory: &Inventory) -> Invent
         let note = record.note.as_deref().unwrap_or("as the inventory says");
         let stand_in = Node {
             host: state.address(record),
+            address: state.address(record).parse().ok(),
             ssh: Ssh {
                 user: Some(record.user.clone()),
                 port: Some(22),
@@ -108,6 +109,8 @@ fn toml(folder: &Folder, state: &State, inventory: &Inventory) -> Result<String,
         else {
             continue;
         };
+        // The host's own counts: it is numeric.
+        table.remove("address");
         let (arch, os) = record.claims();
         for (key, value) in [("host", node.host.as_str()), ("arch", arch), ("os", os)] {
             table.insert(key.to_owned(), value.into());
@@ -134,16 +137,15 @@ fn ssh_table(ssh: &Ssh) -> toml::Table {
     table
 }
 
+/// Node, address and user of each machine.
+fn logins(state: &State) -> impl Iterator<Item = (&str, String, &str)> {
+    state.machines.values().map(|record| (record.node.as_str(), state.address(record), record.user.as_str()))
+}
+
 fn ansible(folder: &Folder, state: &State, inventory: &Inventory) -> String {
     let mut text = "[all]\n".to_owned();
-    for record in state.machines.values() {
-        let _ = writeln!(
-            text,
-            "{} ansible_host={} ansible_user={}",
-            record.node,
-            state.address(record),
-            record.user
-        );
+    for (node, address, user) in logins(state) {
+        let _ = writeln!(text, "{node} ansible_host={address} ansible_user={user}");
     }
     let key = keys::login(folder);
     let common: Vec<String> = options(folder)
@@ -171,14 +173,8 @@ fn ansible(folder: &Folder, state: &State, inventory: &Inventory) -> String {
 
 fn ssh_config(folder: &Folder, state: &State) -> String {
     let mut text = format!("# The machines of the lab {}: ssh -F THIS-FILE NODE\n", folder.name);
-    for record in state.machines.values() {
-        let _ = writeln!(
-            text,
-            "\nHost {}\n  HostName {}\n  User {}",
-            record.node,
-            state.address(record),
-            record.user
-        );
+    for (node, address, user) in logins(state) {
+        let _ = writeln!(text, "\nHost {node}\n  HostName {address}\n  User {user}");
         for (option, value) in options(folder) {
             let _ = writeln!(text, "  {option} {value}");
         }

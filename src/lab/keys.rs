@@ -2,7 +2,6 @@
 //! so that it can be pinned.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::machine::Record;
 use super::state::{self, Folder, State};
@@ -61,7 +60,7 @@ fn make(path: &Path) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
         state::make_dir(folder)?;
     }
-    let mut keygen = Command::new("ssh-keygen");
+    let mut keygen = command::tool("ssh-keygen");
     keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "datahub-lab", "-f"]).arg(path);
     command::output(&mut keygen, "make an SSH key").map(drop)
 }

@@ -90,6 +90,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the machine is what the inventory wants today.
+    pub fn is(&self, want: &Wanted) -> bool {
+        (&self.hostname, &self.user, self.release) == (&want.hostname, &want.user, want.release)
+    }
+
     /// The inventory's `arch` and `os` of what the machine really is.
     pub fn claims(&self) -> (&'static str, &'static str) {
         (host_arch(), self.release.name())

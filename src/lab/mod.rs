@@ -41,7 +41,7 @@ pub use requirements::available;
 
 use crate::inventory::Inventory;
 use cgroup::Group;
-use machine::Record;
+use machine::{Record, Wanted};
 use state::{Folder, State};
 
 /// The lab's name when none is given.
@@ -80,18 +80,13 @@ impl Lab {
         requirements::ensure(report)?;
         let _lock = folder.lock(report)?;
         let mut state = folder.allocate(&wanted)?;
+        note_changed(&state, &wanted, report);
+        requirements::note_limits(report)?;
         keys::ensure(&folder, &state)?;
         image::ensure(&folder, &mut state, report)?;
         network::ensure(&folder, &state, report)?;
         let records: Vec<&Record> = wanted.iter().filter_map(|want| state.machines.get(&want.node)).collect();
-        on_each(&records, |record| {
-            if !container::is_running(name, &record.node)? {
-                report(Progress::Starting { node: record.node.clone(), address: state.address(record) });
-                container::create(&folder, &state, record)?;
-                container::start(&folder, &state, record)?;
-            }
-            container::wait_ready(&folder, &state, record, report)
-        })?;
+        on_each(&records, |record| bring_up(&folder, &state, record, report))?;
         Ok(Self { folder, state })
     }
 
@@ -153,33 +148,35 @@ impl Lab {
     /// Switches a machine off; its files stay. Already off: nothing happens.
     pub fn stop(&self, node: &str, how: Stop) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         container::stop(self.name(), &record.node, how)
     }
 
     /// Switches a machine on and waits for SSH. Already on: only waits.
     pub fn start(&self, node: &str) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         self.start_locked(record)
     }
 
     /// Replaces a machine by a fresh one: nothing of its files is left, the host key stays the pinned one.
     pub fn reset(&self, node: &str) -> Result<(), Error> {
         let record = self.record(node)?;
-        let _lock = self.folder.lock(&|_| ())?;
+        let _lock = self.lock()?;
         container::stop(self.name(), &record.node, Stop::PowerCut)?;
         container::erase(&self.folder, &record.node)?;
         self.start_locked(record)
     }
 
+    /// The lock on a lab that is still there.
+    fn lock(&self) -> Result<state::Lock, Error> {
+        Self::open(self.name())?;
+        self.folder.lock(&|_| ())
+    }
+
     fn start_locked(&self, record: &Record) -> Result<(), Error> {
-        if !container::is_running(self.name(), &record.node)? {
-            network::ensure(&self.folder, &self.state, &|_| ())?;
-            container::create(&self.folder, &self.state, record)?;
-            container::start(&self.folder, &self.state, record)?;
-        }
-        container::wait_ready(&self.folder, &self.state, record, &|_| ())
+        network::ensure(&self.folder, &self.state, &|_| ())?;
+        bring_up(&self.folder, &self.state, record, &|_| ())
     }
 
     /// The inventory with the lab's machines in place of the real hosts: address, login, pinned host key.
@@ -207,6 +204,30 @@ impl Lab {
             node: node.to_owned(),
             known: self.state.machines.keys().cloned().collect(),
         })
+    }
+}
+
+/// Starts a machine that is off, and waits until it takes logins.
+fn bring_up(folder: &Folder, state: &State, record: &Record, report: Report<'_>) -> Result<(), Error> {
+    if !container::is_running(&folder.name, &record.node)? {
+        let node = record.node.clone();
+        if let Some(text) = record.note.clone() {
+            report(Progress::Note { node: Some(node.clone()), text });
+        }
+        report(Progress::Starting { node, address: state.address(record) });
+        container::create(folder, state, record)?;
+        container::start(folder, state, record)?;
+    }
+    container::wait_ready(folder, state, record, report)
+}
+
+/// Says which machines are no longer what the inventory wants: they keep their files, and so what they are.
+fn note_changed(state: &State, wanted: &[Wanted], report: Report<'_>) {
+    let changed = |want: &&Wanted| state.machines.get(&want.node).is_some_and(|record| !record.is(want));
+    for want in wanted.iter().filter(changed) {
+        let text = "keeps the name, login and release it was made with, which are no longer the inventory's: \
+                    take the lab down first to change them";
+        report(Progress::Note { node: Some(want.node.clone()), text: text.to_owned() });
     }
 }
 

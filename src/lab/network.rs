@@ -17,10 +17,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-
-use serde::Deserialize;
 
 use super::apt::Apt;
 use super::cgroup::Group;
@@ -33,6 +31,7 @@ pub const LAST_MACHINE: u8 = 126;
 pub const BRIDGE: &str = "br0";
 /// The names of interfaces whose forwarding was turned on by a lab, one a line.
 const FORWARDING: &str = "forwarding";
+const LIST_ROUTES: &str = "list this computer's routes";
 /// For the kernel to set up or take apart a namespace.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -108,16 +107,20 @@ pub fn holder(lab: &str) -> Result<Option<u32>, Error> {
 
 /// The IPv4 destinations this computer has routes for.
 pub fn routes() -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct Route {
-        dst: String,
-    }
-    let text = command::output(
-        Command::new("ip").args(["-json", "-4", "route", "show", "table", "all"]),
-        "list this computer's routes",
-    )?;
-    let routes: Vec<Route> = serde_json::from_str(&text).unwrap_or_default();
-    Ok(routes.into_iter().map(|route| route.dst).collect())
+    route_field("dst", &["table", "all"])
+}
+
+/// One field of the IPv4 routes that `ip route show` lists.
+fn route_field(field: &str, which: &[&str]) -> Result<Vec<String>, Error> {
+    let mut ip = command::tool("ip");
+    let text = command::output(ip.args(["-json", "-4", "route", "show"]).args(which), LIST_ROUTES)?;
+    let routes: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|error| Error::Command {
+        doing: LIST_ROUTES.to_owned(),
+        program: "ip".to_owned(),
+        how: format!("printed something else: {error}"),
+        said: text.clone(),
+    })?;
+    Ok(routes.iter().filter_map(|route| route[field].as_str().map(str::to_owned)).collect())
 }
 
 /// The route is what is made last.
@@ -131,9 +134,8 @@ fn hold_namespace(lab: &str) -> Result<u32, Error> {
     group.remove()?;
     group.create()?;
     // The group is entered last: who is in it has its new namespace.
-    let join: String =
-        group.paths().collect::<Vec<_>>().into_iter().rev().map(|path| join_group(path)).collect();
-    let mut holder = Command::new("setsid");
+    let join: String = group.paths().collect::<Vec<_>>().into_iter().rev().map(join_group).collect();
+    let mut holder = command::tool("setsid");
     holder.args(["--fork", "unshare", "--net", "sh", "-c", &format!("{join}exec sleep infinity")]);
     holder.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command::output(&mut holder, "make a network namespace")?;
@@ -185,13 +187,13 @@ fn outer_script(subnet: Subnet, holder: u32) -> String {
 }
 
 fn in_namespace(holder: u32, script: &str) -> Result<(), Error> {
-    let mut shell = Command::new("nsenter");
+    let mut shell = command::tool("nsenter");
     shell.args([&format!("--net=/proc/{holder}/ns/net"), "sh", "-c", script]);
     command::output(&mut shell, "make the lab's bridge").map(drop)
 }
 
 fn host_script(script: &str) -> Result<(), Error> {
-    command::output(Command::new("sh").args(["-c", script]), "join the lab's network to this computer")
+    command::output(command::tool("sh").args(["-c", script]), "join the lab's network to this computer")
         .map(drop)
 }
 
@@ -201,7 +203,7 @@ fn wait_gone(subnet: Subnet) -> Result<(), Error> {
     if wait::until(Duration::from_secs(2), || !link.exists()) {
         return Ok(());
     }
-    let _ = Command::new("ip").args(["link", "delete", &subnet.link()]).output();
+    let _ = command::tool("ip").args(["link", "delete", &subnet.link()]).output();
     if wait::until(SETTLE, || !link.exists()) {
         return Ok(());
     }
@@ -211,7 +213,7 @@ fn wait_gone(subnet: Subnet) -> Result<(), Error> {
 /// Lets packets through that arrive by the default route's interfaces, which the answers do.
 fn start_forwarding(subnet: Subnet, report: Report<'_>) -> Result<(), Error> {
     let _lock = state::lock_all()?;
-    let uplinks = uplinks()?;
+    let uplinks = route_field("dev", &["default"])?;
     if uplinks.is_empty() {
         let text =
             "this computer has no default route: the machines reach nothing outside the lab".to_owned();
@@ -241,20 +243,10 @@ pub fn stop_forwarding_when_unused() -> Result<(), Error> {
         // An interface that is gone has nothing to set back.
         let _ = std::fs::write(switch(uplink), "0");
     }
-    write_forwarded(&BTreeSet::new())
-}
-
-fn uplinks() -> Result<BTreeSet<String>, Error> {
-    #[derive(Deserialize)]
-    struct Route {
-        dev: Option<String>,
-    }
-    let text = command::output(
-        Command::new("ip").args(["-json", "-4", "route", "show", "default"]),
-        "list this computer's routes",
-    )?;
-    let routes: Vec<Route> = serde_json::from_str(&text).unwrap_or_default();
-    Ok(routes.into_iter().filter_map(|route| route.dev).collect())
+    write_forwarded(&BTreeSet::new())?;
+    // Whoever is about to use it makes it again.
+    let _ = std::fs::remove_dir(state::ROOT);
+    Ok(())
 }
 
 fn switch(interface: &str) -> PathBuf {

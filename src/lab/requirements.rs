@@ -1,27 +1,25 @@
 //! What a lab needs of this computer, and getting the tools that are missing.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::{Error, Progress, Report, Unavailable, command};
 
-/// A tool by its path, and the Debian package it comes with.
+/// A tool, and the Debian package it comes with.
 const TOOLS: &[(&str, &str)] = &[
-    ("/usr/bin/systemd-nspawn", "systemd-container"),
-    ("/usr/bin/mmdebstrap", "mmdebstrap"),
-    ("/usr/sbin/nft", "nftables"),
-    ("/sbin/ip", "iproute2"),
-    ("/usr/bin/ssh", "openssh-client"),
-    ("/usr/bin/ssh-keygen", "openssh-client"),
-    ("/usr/bin/nsenter", "util-linux"),
-    ("/bin/mount", "mount"),
-    (super::apt::DEBIAN_KEYRING, "debian-archive-keyring"),
+    ("systemd-nspawn", "systemd-container"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
 ];
 
 /// The oldest kernel a lab runs on: it ends all processes of a control group at once (`cgroup.kill`).
 const KERNEL: (u32, u32) = (5, 14);
 /// Type of overlayfs, statfs(2).
-const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
+const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
 /// Whether labs can run here; missing tools that [`super::Lab::up`] would install do not count.
 pub fn available() -> Result<(), Unavailable> {
@@ -45,12 +43,12 @@ pub fn available() -> Result<(), Unavailable> {
         ));
     }
     super::cgroup::Group::of_lab(super::DEFAULT).map_err(|error| Unavailable(error.to_string()))?;
-    let isolated = Command::new("unshare").args(["--mount", "--net", "true"]).output();
+    let isolated = command::tool("unshare").args(["--mount", "--net", "true"]).output();
     if !isolated.is_ok_and(|output| output.status.success()) {
         return no("it may not make namespaces (a container?); run datahub on the machine itself".into());
     }
     let missing = missing_packages();
-    if !missing.is_empty() && !Path::new("/usr/bin/apt-get").exists() {
+    if !missing.is_empty() && command::find("apt-get").is_none() {
         return no(format!(
             "tools are missing and there is no apt to install them; install {}",
             missing.join(", ")
@@ -75,7 +73,7 @@ pub fn ensure(report: Report<'_>) -> Result<(), Error> {
     }
     report(Progress::Installing { packages: packages.iter().map(|package| (*package).to_owned()).collect() });
     let apt = |args: &[&str]| {
-        let mut apt = Command::new("apt-get");
+        let mut apt = command::tool("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive")
             .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
             .args(args);
@@ -88,9 +86,30 @@ pub fn ensure(report: Report<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// inotify(7) instances a machine uses: its systemd, its services, a user's systemd.
+const INOTIFY_OF_A_MACHINE: usize = 8;
+
+/// Says when the machines of all labs may be more than this computer's limits allow.
+pub fn note_limits(report: Report<'_>) -> Result<(), Error> {
+    let machines: usize = super::state::all()?.iter().map(|lab| lab.machines.len()).sum();
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
+    let limit = limit.trim().parse::<usize>().unwrap_or(usize::MAX);
+    if machines.saturating_mul(INOTIFY_OF_A_MACHINE) > limit {
+        let text = format!(
+            "{machines} machines may need more than fs.inotify.max_user_instances = {limit} allows; when services \
+             fail in them, raise it with sysctl"
+        );
+        report(Progress::Note { node: None, text });
+    }
+    Ok(())
+}
+
 fn missing_packages() -> Vec<&'static str> {
-    let mut packages: Vec<&str> =
-        TOOLS.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect();
+    let missing = TOOLS.iter().filter(|(tool, _)| command::find(tool).is_none());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !Path::new(super::apt::DEBIAN_KEYRING).exists() {
+        packages.push("debian-archive-keyring");
+    }
     packages.dedup();
     packages
 }
@@ -101,7 +120,7 @@ fn has_overlayfs() -> bool {
         list.lines().any(|line| line.split_whitespace().last() == Some("overlay"))
     };
     known() || {
-        let _ = Command::new("modprobe").arg("overlay").output();
+        let _ = command::tool("modprobe").arg("overlay").output();
         known()
     }
 }
@@ -110,7 +129,7 @@ fn has_overlayfs() -> bool {
 fn on_overlayfs(folder: &str) -> bool {
     let nearest = Path::new(folder).ancestors().find(|path| path.exists());
     let status = nearest.and_then(|path| rustix::fs::statfs(path).ok());
-    status.is_some_and(|status| i64::try_from(status.f_type) == Ok(OVERLAYFS_MAGIC))
+    status.is_some_and(|status| status.f_type == OVERLAYFS_MAGIC)
 }
 
 /// Major and minor of `6.1.0-32-amd64`.

@@ -10,6 +10,9 @@ use super::{Error, network};
 /// The account a person makes when installing Debian has this id, as user and as group.
 const USER_ID: u32 = 1000;
 
+/// Only machines of a lab have it: what must never run on a real one looks for it.
+pub const MARKER: &str = "etc/datahub-lab";
+
 /// A file of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
@@ -48,6 +51,7 @@ pub fn identity(
     vec![
         seed("etc/hostname", 0o644, 0, format!("{hostname}\n")),
         seed("etc/hosts", 0o644, 0, hosts),
+        seed(MARKER, 0o644, 0, "This machine is a throw-away machine of a datahub lab.\n"),
         seed("etc/machine-id", 0o444, 0, format!("{id}\n")),
         seed("etc/resolv.conf", 0o644, 0, resolv_conf),
         seed("etc/systemd/network/10-lab.network", 0o644, 0, network),
@@ -60,10 +64,11 @@ pub fn identity(
 /// The account a person would have made: a login without a password, and sudo without being asked for one.
 /// `read` gives a file of the base image.
 pub fn account(
-    user: &str,
+    record: &Record,
     login_public: &str,
     read: impl Fn(&str) -> Result<String, Error>,
 ) -> Result<Vec<Seed>, Error> {
+    let user = record.user.as_str();
     if user == "root" {
         return Ok(Vec::new());
     }
@@ -78,7 +83,7 @@ pub fn account(
         let before = read(path)?;
         if before.lines().any(|line| line.split(':').next() == Some(user)) {
             let why = "a fresh Debian has an account of that name for itself";
-            return Err(Error::BadUser { node: "lab".into(), user: user.to_owned(), why });
+            return Err(Error::BadUser { node: record.node.clone(), user: record.user.clone(), why });
         }
         seeds.push(seed(path, mode, 0, before + &line));
     }
@@ -185,12 +190,13 @@ mod tests {
             let field = if path.ends_with("passwd") { ":x:0:0:root:/root:/bin/bash" } else { ":*:" };
             Ok(format!("root{field}\ndaemon{field}\n"))
         };
-        let seeds = account("kim", "ssh-ed25519 AAAA", read).expect("an account");
+        let as_user = |user: &str| Record { user: user.into(), ..record() };
+        let seeds = account(&record(), "ssh-ed25519 AAAA", read).expect("an account");
         assert!(text(&seeds, "etc/passwd").ends_with("\nkim:x:1000:1000::/home/kim:/bin/bash\n"));
         assert!(text(&seeds, "etc/shadow").ends_with("\nkim:!:20000:0:99999:7:::\n"));
         assert_eq!(text(&seeds, "home/kim/.ssh/authorized_keys"), "ssh-ed25519 AAAA");
-        assert_eq!(account("root", "", read).expect("there already"), []);
-        assert!(matches!(account("daemon", "", read), Err(Error::BadUser { .. })));
+        assert_eq!(account(&as_user("root"), "", read).expect("there already"), []);
+        assert!(matches!(account(&as_user("daemon"), "", read), Err(Error::BadUser { .. })));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::{Kind, Record, Wanted};
 use super::{Error, Progress, Report, network};
+use crate::inventory::load::is_label;
 
 pub const ROOT: &str = "/var/lib/datahub-lab";
 /// The first machine's last part of its address; those below are the network's own.
@@ -177,11 +178,12 @@ fn free_subnet() -> Result<network::Subnet, Error> {
 /// Makes a folder for root only and locks it. `what` completes "waiting for another process: …".
 pub fn lock(folder: &Path, what: &str, report: Report<'_>) -> Result<Lock, Error> {
     loop {
-        make_dir(folder)?;
-        let file = match File::open(folder) {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let file = match made.and_then(|()| File::open(folder)) {
             Ok(file) => file,
+            // Removed by another process at this moment, or the one above it was.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(Error::io("open", folder)(error)),
+            Err(error) => return Err(Error::io("make the folder", folder)(error)),
         };
         if file.try_lock().is_err() {
             report(Progress::Waiting { on: what.to_owned() });
@@ -237,11 +239,7 @@ pub fn replace(file: &Path, text: &str) -> Result<(), Error> {
 
 /// A lab's name is part of file names, of a control group's and of an nftables table's.
 fn is_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=32).contains(&name.len())
-        && name.chars().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
+    is_label(name) && name.len() <= 32
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod checksum;
 pub mod facts;
 pub mod frame;
+mod module;
 pub mod sh;
 
 use std::collections::{BTreeSet, HashMap};

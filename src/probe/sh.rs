@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use super::accounts;
 use super::checksum;
 use super::frame::{self, Frame, FrameError};
+use super::module;
 use super::{
-    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Module, Mount, Package, Question, Source, Stat,
-    Sysctl, Unit, User,
+    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Source, Stat, Sysctl,
+    Unit, User,
 };
 use crate::shell::{quote, quote_all};
 
@@ -198,18 +199,14 @@ impl Part<'_> {
                 quote_all(names)
             )),
             Part::Sysctls(keys) => {
-                let mut out = String::from("o=\n");
-                for key in keys {
-                    let path = quote(&format!("/proc/sys/{}", sysctl_path(key)));
-                    let key = quote(key);
-                    let _ = writeln!(
-                        out,
-                        "[ -r {path} ] && read -r v <{path} 2>/dev/null && {{ [ -w {path} ] && w=w || w=r; o=\"$o\"{key}\"=$w$v$nl\"; }}"
-                    );
-                }
-                format!("nl='\n'\n{out}f {id} 0 \"$o\"")
+                // Not the shell's `read`: it goes byte by byte, and a number in /proc/sys ends after the first.
+                let paths = quote_all(keys.iter().map(|key| live_path(key)));
+                format!(
+                    "nl='\n'\no=$(grep -Hsm1 '' {paths} </dev/null)\n\
+                     for p in {paths}; do [ ! -w \"$p\" ] || o=\"$o${{nl}}w $p\"; done; f {id} 0 \"$o\""
+                )
             }
-            Part::Modules(names) => format!("{}f {id} 0 \"$o\"", modules_shell(names)),
+            Part::Modules(names) => format!("{}f {id} 0 \"$o\"", module::shell(names)),
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
             Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
@@ -304,20 +301,20 @@ impl Part<'_> {
                 }
             }
             Part::Sysctls(keys) => {
-                let seen: HashMap<&str, &str> = body.lines().filter_map(|l| l.split_once('=')).collect();
                 for key in keys {
-                    let sysctl =
-                        seen.get(key).and_then(|v| v.split_at_checked(1)).map(|(writable, value)| Sysctl {
-                            value: value.split_whitespace().collect::<Vec<_>>().join(" "),
-                            writable: writable == "w",
-                        });
+                    let path = live_path(key);
+                    let value = body.lines().find_map(|line| line.strip_prefix(&path)?.strip_prefix(':'));
+                    let sysctl = value.map(|value| Sysctl {
+                        value: value.split_whitespace().collect::<Vec<_>>().join(" "),
+                        writable: body.lines().any(|line| line.strip_prefix("w ") == Some(&path)),
+                    });
                     answers.insert(Question::Sysctl((*key).into()), Answer::Sysctl(sysctl));
                 }
             }
             Part::Modules(names) => {
                 for name in names {
                     answers
-                        .insert(Question::Module((*name).into()), Answer::Module(read_module(name, &body)));
+                        .insert(Question::Module((*name).into()), Answer::Module(module::read(name, &body)));
                 }
             }
             Part::Mounts(paths) => {
@@ -408,6 +405,10 @@ pub fn sysctl_path(key: &str) -> String {
             c => c,
         })
         .collect()
+}
+
+fn live_path(key: &str) -> String {
+    format!("/proc/sys/{}", sysctl_path(key))
 }
 
 fn text(body: &[u8]) -> String {
@@ -528,57 +529,12 @@ pub fn unescape(field: &str) -> String {
     text
 }
 
-/// Lines `live NAME` and `builtin NAME` from /sys/module, `folder` if the running kernel has modules, and
-/// `FILE:PATH` from its lists: code that takes no parameters is built in without an entry in /sys/module.
-fn modules_shell(names: &[&str]) -> String {
-    let mut out = String::from(
-        "nl='\n'\nread -r o </proc/sys/kernel/osrelease; d=/lib/modules/$o\n[ -e \"$d/modules.dep\" ] && o=folder || o=\n",
-    );
-    let plain = |name: &&&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-    for name in names.iter().filter(plain) {
-        let name = name.replace('-', "_");
-        let _ = writeln!(
-            out,
-            "[ -d /sys/module/{name} ] && {{ [ -e /sys/module/{name}/initstate ] && o=\"$o${{nl}}live {name}\" || o=\"$o${{nl}}builtin {name}\"; }}"
-        );
-    }
-    let any: Vec<String> = names.iter().filter(plain).map(|n| n.replace(['-', '_'], "[-_]")).collect();
-    let pattern = quote(&format!("^[^:]*/({})\\.ko", any.join("|")));
-    let _ = writeln!(
-        out,
-        "o=\"$o$nl$(grep -HoE {pattern} \"$d/modules.builtin\" \"$d/modules.dep\" 2>/dev/null </dev/null)\""
-    );
-    out
-}
-
 /// Major and minor number, hexadecimal, and the name.
 fn read_source(body: &str) -> Option<Source> {
     let mut fields = body.splitn(3, ' ');
     let mut number = || u32::from_str_radix(fields.next()?, 16).ok();
     let number = rustix::fs::makedev(number()?, number()?);
     Some(Source { name: fields.next().filter(|name| !name.is_empty())?.to_owned(), number })
-}
-
-fn read_module(name: &str, body: &str) -> Module {
-    let name = name.replace('-', "_");
-    let listed = |line: &str, list: &str| {
-        line.split_once(':').is_some_and(|(file, path)| {
-            let module = path.rsplit('/').next().and_then(|m| m.strip_suffix(".ko"));
-            file.ends_with(list) && module.is_some_and(|m| m.replace('-', "_") == name)
-        })
-    };
-    let any = |wanted: &dyn Fn(&str) -> bool| body.lines().any(wanted);
-    if any(&|line| line.strip_prefix("live ") == Some(&name)) {
-        Module::Loaded
-    } else if any(&|line| line.strip_prefix("builtin ") == Some(&name) || listed(line, "/modules.builtin")) {
-        Module::BuiltIn
-    } else if any(&|line| listed(line, "/modules.dep")) {
-        Module::Available
-    } else if any(&|line| line == "folder") {
-        Module::Missing
-    } else {
-        Module::NoModules
-    }
 }
 
 fn read_user(line: &str) -> Option<(&str, User)> {
@@ -770,6 +726,7 @@ mod tests {
             Question::Mount("/proc".into()),
             Question::Sysctl("kernel.ostype".into()),
             Question::Sysctl("no.such".into()),
+            Question::Sysctl("kernel.pid_max".into()),
             Question::Swaps,
             Question::Guard("exit 3".into()),
             Question::Guard("if then".into()),
@@ -802,6 +759,9 @@ mod tests {
         let ostype = Sysctl { value: "Linux".into(), writable: false };
         assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some(ostype)));
         assert_eq!(get(Question::Sysctl("no.such".into())), Answer::Sysctl(None));
+        let Answer::Sysctl(Some(number)) = get(Question::Sysctl("kernel.pid_max".into())) else { panic!() };
+        let whole = std::fs::read_to_string("/proc/sys/kernel/pid_max").expect("readable");
+        assert_eq!(number.value, whole.trim());
         assert_eq!(get(Question::User("no-such-user".into())), Answer::User(None));
         assert_eq!(get(Question::GroupsOf("no-such-user".into())), Answer::GroupsOf(BTreeSet::new()));
         assert!(matches!(get(Question::User("root".into())), Answer::User(Some(User { uid: 0, .. }))));
@@ -811,7 +771,10 @@ mod tests {
         assert_eq!(get(Question::Guard("if then".into())), Answer::Guard(2));
         assert_eq!(get(Question::Guard("[ -z \"$(command -v f)\" ]".into())), Answer::Guard(0));
         let Answer::Module(module) = get(Question::Module("no_such_module".into())) else { panic!() };
-        assert!(matches!(module, Module::Missing | Module::NoModules), "{module:?}");
+        assert!(
+            matches!(module, crate::probe::Module::Missing | crate::probe::Module::NoModules),
+            "{module:?}"
+        );
         assert_eq!(get(Question::Source("UUID=no such".into())), Answer::Source(None));
         let null = Source { name: "/dev/null".into(), number: rustix::fs::makedev(1, 3) };
         assert_eq!(get(Question::Source(path("null"))), Answer::Source(Some(null)), "a link is followed");
@@ -855,20 +818,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_as_the_kernel_lists_them() {
-        let body = "folder\nlive overlay\nbuiltin tcp_cubic\n\
-                    /lib/modules/6.1/modules.builtin:kernel/net/ipv4/tunnel-4.ko\n\
-                    /lib/modules/6.1/modules.dep:kernel/net/bridge/br_netfilter.ko";
-        for (name, expected) in [
-            ("overlay", Module::Loaded),
-            ("tcp-cubic", Module::BuiltIn),
-            ("tunnel_4", Module::BuiltIn),
-            ("br-netfilter", Module::Available),
-            ("netfilter", Module::Missing),
-        ] {
-            assert_eq!(read_module(name, body), expected, "{name}");
-        }
-        assert_eq!(read_module("br_netfilter", "\n"), Module::NoModules);
+    fn every_module_in_sysfs_is_live() {
         let live: Vec<String> = std::fs::read_dir("/sys/module")
             .into_iter()
             .flatten()

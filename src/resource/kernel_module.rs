@@ -92,6 +92,15 @@ impl KernelModule {
     }
 }
 
+/// One of the two files is not to be there.
+fn removed(path: String, seen: &Answers) -> Result<Verdict, Unanswered> {
+    let difference = Difference::value(path.as_str(), Some("file"), None);
+    Ok(match (Absent { path, recursive: false }).diff(seen)? {
+        Verdict::Differs(change) => Verdict::Differs(Change { differences: vec![difference], ..change }),
+        other => other,
+    })
+}
+
 fn modprobe(option: &str, name: &str) -> String {
     format!(
         "command -v modprobe >/dev/null || {{ echo 'modprobe is missing: install the package kmod' >&2; exit 1; }}\n\
@@ -133,7 +142,7 @@ impl Resource for KernelModule {
         for (path, content) in self.files() {
             parts.push(match content {
                 Some(content) => File::text(path, content).diff_in_new_folder(seen)?,
-                None => Absent { path, recursive: false }.diff(seen)?,
+                None => removed(path, seen)?,
             });
         }
         parts.push(self.live(seen)?);
@@ -343,7 +352,8 @@ mod tests {
         assert!(place.read().starts_with("modprobe -- nct6775\n"));
         assert_eq!(rehearse(&place, &options, Module::Loaded), []);
 
-        assert_eq!(rehearse(&place, name, Module::Loaded).len(), 1);
+        let gone = Difference::value("/etc/modprobe.d/datahub-nct6775.conf", Some("file"), None);
+        assert_eq!(rehearse(&place, name, Module::Loaded), [gone]);
         assert_eq!((read(load).is_some(), read(modprobe)), (true, None));
 
         let absent = format!("{name}\nstate = 'absent'");

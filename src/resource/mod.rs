@@ -241,3 +241,40 @@ fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
     resource.check().map_err(|message| BuildError { path: String::new(), message })?;
     Ok(Box::new(resource))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differs(name: &str) -> Verdict {
+        Verdict::Differs(Change::new(vec![Difference::value(name, None, None)], format!("{name}\n")))
+    }
+
+    #[test]
+    fn a_verdict_about_parts_is_the_gravest_of_theirs() {
+        let (unknown, refused) = (|| Verdict::Unknown("why".into()), || Verdict::Refused("why".into()));
+        assert_eq!(Verdict::all([]), Verdict::Converged);
+        assert_eq!(Verdict::all([Verdict::Converged, Verdict::Converged]), Verdict::Converged);
+        assert_eq!(Verdict::all([differs("a"), unknown(), differs("b")]), unknown());
+        assert_eq!(Verdict::all([unknown(), differs("a"), refused()]), refused());
+
+        let long = match differs("b") {
+            Verdict::Differs(change) => Verdict::Differs(change.long(Duration::from_secs(600))),
+            other => other,
+        };
+        let Verdict::Differs(both) = Verdict::all([differs("a"), Verdict::Converged, long]) else {
+            panic!("differs")
+        };
+        assert_eq!((both.shell.as_str(), both.differences.len()), ("a\nb\n", 2));
+        assert_eq!((both.timeout, both.long), (Duration::from_secs(600), true));
+    }
+
+    #[test]
+    fn shell_around_a_change_runs_only_with_it() {
+        assert_eq!(Verdict::Converged.preceded_by("x\n").followed_by("y\n"), Verdict::Converged);
+        let Verdict::Differs(change) = differs("a").preceded_by("x\n").followed_by("y\n") else {
+            panic!("differs")
+        };
+        assert_eq!(change.shell, "x\na\ny\n");
+    }
+}

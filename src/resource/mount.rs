@@ -319,11 +319,11 @@ impl Mount {
              ! mountpoint -q -- \"$path\" || exit 0\n\
              mkdir -p -- \"$path\" || exit 1\n\
              {guard}\
-             mount -t {fstype} -o {options} -- {device} \"$path\"\n\
+             mount -t {fstype} -o {options} -- {device} \"$path\" && mountpoint -q -- \"$path\"\n\
              ) || exit 1\n",
             path = quote(&self.path),
             fstype = quote(&self.fstype),
-            options = quote(&self.options),
+            options = quote(&options::without_nofail(&self.options)),
             device = quote(self.device()),
         )
     }
@@ -438,6 +438,11 @@ impl Resource for Mount {
         }
         if self.options.split(',').any(str::is_empty) || self.options.contains([' ', '\t', '\n', '\0']) {
             return Err("`options` must be words joined by commas, as \"defaults,nofail\"".into());
+        }
+        if self.options.split(',').any(|word| word.starts_with("password=") || word.starts_with("pass=")) {
+            return Err(
+                "a password in `options` would be readable by all: use the option credentials=FILE".into()
+            );
         }
         if self.state == State::Mounted
             && options::has(&self.options, "noauto")

@@ -29,6 +29,12 @@ pub fn effective(options: &str) -> Vec<&str> {
     options.split(',').filter(|word| !KEPT.contains(word) && !word.starts_with("x-")).collect()
 }
 
+/// With `nofail`, mount(8) calls it a success that a device is not there.
+pub fn without_nofail(options: &str) -> String {
+    let words: Vec<&str> = options.split(',').filter(|word| *word != "nofail").collect();
+    if words.is_empty() { "defaults".into() } else { words.join(",") }
+}
+
 /// A generic option that is live in another form than wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Differing {
@@ -101,5 +107,8 @@ mod tests {
     #[test]
     fn what_the_kernel_is_not_told_is_not_effective() {
         assert_eq!(effective("defaults,nofail,_netdev,x-systemd.automount,discard,ro"), ["discard", "ro"]);
+        for (options, given) in [("defaults,nofail,ro", "defaults,ro"), ("nofail", "defaults")] {
+            assert_eq!(without_nofail(options), given);
+        }
     }
 }

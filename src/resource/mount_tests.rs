@@ -239,6 +239,7 @@ fn mistakes_are_found_offline() {
         ("path = '/x'\ndevice = '/dev/sdb'\noptions = 'ro, nofail'", "joined by commas"),
         ("path = '/x'\ndevice = '/dev/sdb'\noptions = ''", "joined by commas"),
         ("path = '/x'\ndevice = '/dev/sdb'\noptions = 'noauto'", "contradicts"),
+        ("path = '/x'\ndevice = '//nas/x'\nfstype = 'cifs'\noptions = 'password=x'", "credentials=FILE"),
         ("path = '/x'\ndevice = '/dev/sdb'\nfstype = 'ext 4'", "not the name of a file system"),
         ("path = '/x'\ndevice = 'UUID=1'\nformat = true", "a device by its path"),
         ("path = '/x'\ndevice = '/dev/sdb'\nstate = 'present'\nformat = true", "`format` needs"),
@@ -281,14 +282,16 @@ fn converge(fields: &str) -> Result<usize, String> {
 
 const NAMESPACE: &str = "DATAHUB_TEST_MOUNT_NAMESPACE";
 
-/// Runs itself again in a mount namespace of its own, whose /etc is empty but for a few files. Needs root and loop
-/// devices; without them there is nothing to be tried.
+/// Runs itself again in a mount namespace of its own, whose /etc is empty but for a few files. Needs root, loop
+/// devices and the right to a namespace; without them there is nothing to be tried.
 #[test]
 fn for_real_in_a_namespace() {
     if std::env::var_os(NAMESPACE).is_some() {
         return for_real();
     }
-    if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+    let may =
+        || std::process::Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success());
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() || !may() {
         return;
     }
     let place = tempfile::tempdir().unwrap();

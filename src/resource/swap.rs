@@ -12,8 +12,8 @@ use crate::shell::quote;
 /// Swap switched off, by every way Debian and the images for small boards switch it on: lines of /etc/fstab are
 /// commented out (and marked, so that they can be had back); `swap.target` is masked, which keeps systemd's `.swap`
 /// units from being started, those that generators make from partition tables and for zram included; services that
-/// set up swap by themselves (zramswap, dphys-swapfile) are disabled, and Armbian's and Orange Pi's zram service is
-/// told to leave swap out. In a container the active areas are its host's and are left alone, with a note.
+/// set up swap by themselves (zramswap, zram-config, dphys-swapfile) are disabled, and Armbian's and Orange Pi's
+/// zram service is told to leave swap out. In a container the active areas are its host's and are left alone, with a note.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Swap {
@@ -29,7 +29,7 @@ enum State {
 }
 
 /// Services that call swapon themselves.
-const SERVICES: &[&str] = &["dphys-swapfile.service", "zramswap.service"];
+const SERVICES: &[&str] = &["dphys-swapfile.service", "zram-config.service", "zramswap.service"];
 
 /// Settings of the boards' zram services, which serve /var/log as well and so are not disabled.
 const ZRAM_SETTINGS: &[&str] = &["/etc/default/armbian-zram-config", "/etc/default/orangepi-zram-config"];

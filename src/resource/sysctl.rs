@@ -204,7 +204,7 @@ impl Resource for Sysctl {
         if self.name.is_empty() || !self.name.chars().all(plain) {
             return Err(format!("name {:?} must be letters, digits, `_`, `-` and `.`", self.name));
         }
-        if !Path::new(&self.path()).extension().is_some_and(|e| e == "conf") {
+        if Path::new(&self.path()).extension().is_none_or(|e| e != "conf") {
             return Err("path must end with .conf, or nothing reads the file at boot".into());
         }
         if self.values.is_empty() {

@@ -364,7 +364,8 @@ async fn play() {
     let (events, receiver) = crate::engine::event::Events::new();
     let screen = ui.clone();
     let follow = tokio::spawn(async move { screen.follow(receiver, None).await });
-    events.emit(Event::RunStarted { run: "1".into(), dry_run: false, nodes: names.clone() });
+    let shown: Vec<&str> = names.iter().map(String::as_str).collect();
+    events.emit(script::started(false, &shown));
     let mut tasks = Vec::new();
     for (at, node) in names.into_iter().enumerate() {
         let events = events.clone();

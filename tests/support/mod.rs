@@ -126,7 +126,7 @@ impl Fixture {
         let home = self.dir().join("home");
         std::fs::create_dir_all(&home).expect("made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_datahub"));
-        command.args(args).arg("--inventory").arg(self.dir()).current_dir(self.dir());
+        command.arg("--inventory").arg(self.dir()).args(args).current_dir(self.dir());
         command.env("DATAHUB_ROLES", self.dir()).env("HOME", home).env_remove("SSH_AUTH_SOCK");
         for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
             command.env_remove(variable);

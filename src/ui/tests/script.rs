@@ -8,7 +8,13 @@ use crate::ui::progress::Progress;
 
 pub fn started(dry_run: bool, nodes: &[&str]) -> Event {
     let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
-    Event::RunStarted { run: "20261124-080000-1".into(), dry_run, nodes }
+    Event::RunStarted {
+        run: "20261124-080000-1".into(),
+        owner: "kim@desk".into(),
+        at: "2026-11-24T08:00:00Z".into(),
+        dry_run,
+        nodes,
+    }
 }
 
 pub fn ended() -> Event {
