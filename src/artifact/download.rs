@@ -135,7 +135,11 @@ impl Client {
                     Some(first) if first == start => {
                         (start, number(rest.split_once('/').map(|(_, total)| total)))
                     }
-                    _ => return Err(Trouble::Again("the server sent another part than it was asked for".into())),
+                    _ => {
+                        return Err(Trouble::Again(
+                            "the server sent another part than it was asked for".into(),
+                        ));
+                    }
                 }
             }
             // Nothing left to send: what is here already is all of it, or too much. The checksum will tell.

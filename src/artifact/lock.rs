@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{is_file_name, is_version};
 use super::Artifact;
+use super::release::{is_file_name, is_version};
 use crate::checksum::is_sha256;
 use crate::diagnostic::{Diagnostic, Place, Source};
 
@@ -49,11 +49,20 @@ pub struct Lock {
 /// One thing that an update of the lock file does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Added { file: String, sha256: String },
+    Added {
+        file: String,
+        sha256: String,
+    },
     /// The size has become known, or the list is at another address.
-    Noted { file: String },
+    Noted {
+        file: String,
+    },
     /// The release's list names another checksum than before: somebody replaced a file of a release.
-    Replaced { file: String, before: String, after: String },
+    Replaced {
+        file: String,
+        before: String,
+        after: String,
+    },
 }
 
 impl std::fmt::Display for Change {
@@ -87,7 +96,10 @@ impl Lock {
         let lock: Self = toml::from_str(&source.text).map_err(|error| {
             let first = error.message().lines().next().unwrap_or("not valid TOML").to_owned();
             let place = Place::new(source, error.span().unwrap_or(0..0));
-            Diagnostic::new(format!("the lock file cannot be read: {first}")).at(place).label("here").help(help)
+            Diagnostic::new(format!("the lock file cannot be read: {first}"))
+                .at(place)
+                .label("here")
+                .help(help)
         })?;
         let pins = lock.k3s.iter().flat_map(|(version, files)| files.iter().map(move |file| (version, file)));
         for (version, (file, pin)) in pins {
@@ -95,7 +107,10 @@ impl Lock {
                 let at = source.text.find(&pin.sha256).filter(|_| !pin.sha256.is_empty()).unwrap_or(0);
                 let place = Place::new(source, at..at + pin.sha256.len());
                 let message = format!("the lock file's entry for {file} of {version} is not one");
-                return Err(Diagnostic::new(message).at(place).label("a checksum has 64 hex digits").help(help));
+                return Err(Diagnostic::new(message)
+                    .at(place)
+                    .label("a checksum has 64 hex digits")
+                    .help(help));
             }
         }
         Ok(lock)

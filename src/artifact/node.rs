@@ -15,7 +15,8 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Variables and functions of every script. What unfinished files of other contents there are for the same
+    /// Variables and functions of every script. OpenSSL, where it is there, has the processor's own instructions
+    /// for checksums and takes a quarter of the time of Debian 12's sha256sum. What unfinished files of other contents there are for the same
     /// destination is removed: nobody will continue them.
     fn prelude(&self) -> String {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", self.path));
@@ -25,7 +26,7 @@ impl Place<'_> {
 path={path} folder={folder} name={name} sum={sum}
 part="$folder/.$name.$sum.part"
 fail() {{ printf '%s\n' "$path: $1" >&2; exit 1; }}
-sum_of() {{ set -- $(sha256sum <"$1"); printf '%s' "$1"; }}
+sum_of() {{ set -- $(openssl dgst -sha256 -r <"$1" 2>/dev/null || sha256sum <"$1"); printf '%s' "$1"; }}
 [ -d "$folder" ] || fail 'its folder does not exist; declare it before the artifact'
 [ ! -d "$path" ] || fail 'is a directory'
 for other in "$folder/.$name".{any}.part; do [ "$other" = "$part" ] || rm -f -- "$other"; done
@@ -86,7 +87,9 @@ if [ "$is" = "$sum" ]; then echo whole; else rm -f -- "$part"; echo "broken $is"
         let prelude = self.prelude();
         let begin = match size {
             Some(size) => self.begin(size),
-            None => "[ -f \"$part\" ] && [ ! -L \"$part\" ] || { rm -f -- \"$part\"; : >\"$part\"; }\n".into(),
+            None => {
+                "[ -f \"$part\" ] && [ ! -L \"$part\" ] || { rm -f -- \"$part\"; : >\"$part\"; }\n".into()
+            }
         };
         let url = quote(url);
         format!(

@@ -136,7 +136,8 @@ fn lock(path: &Path) -> Result<File, Error> {
             .map_err(cannot)?;
         flock(&file, FlockOperation::LockExclusive).map_err(|e| cannot(e.into()))?;
         // Who held it before may have given the file its name, or taken it away: then this one is nobody's.
-        let still = std::fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|m| m.ino() == now.ino()));
+        let still =
+            std::fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|m| m.ino() == now.ino()));
         if still {
             return Ok(file);
         }
@@ -159,11 +160,12 @@ impl Download<'_> {
         if self.artifact.size.is_some_and(|size| done > size) {
             (done, hasher) = self.empty(part)?;
         }
-        let resumed = done > 0;
+        let mut resumed = done > 0;
         if !resumed || self.artifact.size != Some(done) {
             let mut body = client.open(self.from, done)?;
             if body.start != done {
                 (done, hasher) = self.empty(part)?;
+                resumed = false;
             }
             let mut piece = vec![0; PIECE];
             loop {

@@ -65,7 +65,8 @@ impl Project {
     /// The user's cache of releases' files, `~/.cache/datahub`, filled from the inventory's source.
     pub fn artifacts(&self) -> Store {
         use etcetera::BaseStrategy as _;
-        let folder = etcetera::choose_base_strategy().map_or_else(|_| std::env::temp_dir(), |base| base.cache_dir());
+        let folder =
+            etcetera::choose_base_strategy().map_or_else(|_| std::env::temp_dir(), |base| base.cache_dir());
         Store::new(folder.join("datahub"), self.inventory.k3s.as_ref().map(|k3s| k3s.source.clone()))
     }
 

@@ -78,7 +78,8 @@ mod tests {
     /// Runs shell with the notes in a folder of the test's own; what it leaves in `$o`.
     fn run(shell: &str, notes: &Path) -> String {
         let shell = shell.replace(DIR, &notes.to_string_lossy());
-        let out = Command::new("sh").arg("-c").arg(format!("{shell}\nprintf %s \"$o\"")).output().expect("runs");
+        let out =
+            Command::new("sh").arg("-c").arg(format!("{shell}\nprintf %s \"$o\"")).output().expect("runs");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
@@ -93,10 +94,7 @@ mod tests {
         std::fs::write(&file, "one").expect("written");
         std::fs::write(&other, "two").expect("written");
         std::os::unix::fs::symlink(&file, path("link")).expect("linked");
-        let both = HashMap::from([
-            (file.clone(), sha256_hex(b"one")),
-            (other.clone(), sha256_hex(b"two")),
-        ]);
+        let both = HashMap::from([(file.clone(), sha256_hex(b"one")), (other.clone(), sha256_hex(b"two"))]);
         let all = [&*file, &*other, &*path("link"), &*path("none"), &*path(".")];
         assert_eq!(seen(&all), both);
         assert!(!notes.exists(), "asking changes nothing");

@@ -64,9 +64,7 @@ impl Artifact {
         let version = |sum: &str| known.get(sum).cloned();
         let mut differences = vec![match (seen, seen.and_then(version)) {
             (None, _) => Difference::value("version", None, Some(&artifact.version)),
-            (Some(_), Some(before)) => {
-                Difference::value("version", Some(&before), Some(&artifact.version))
-            }
+            (Some(_), Some(before)) => Difference::value("version", Some(&before), Some(&artifact.version)),
             (Some(seen), None) => {
                 Difference::value("sha256", Some(&short(seen)), Some(&short(&artifact.sha256)))
             }
@@ -224,7 +222,9 @@ mod tests {
                     let brought = wanted.iter().any(|d| format!("{d:?}").contains("size"));
                     assert_eq!(change.transfer.is_some(), brought, "{case}");
                 }
-                (Verdict::Refused(reason), Err(wanted)) => assert!(reason.contains(wanted), "{case}: {reason}"),
+                (Verdict::Refused(reason), Err(wanted)) => {
+                    assert!(reason.contains(wanted), "{case}: {reason}")
+                }
                 (verdict, _) => panic!("{case}: {verdict:?}"),
             }
         }
@@ -233,7 +233,9 @@ mod tests {
     #[test]
     fn a_pulled_artifact_is_a_step_of_the_node_alone() {
         let pulled = fields("/opt/k3s", "").replace("[pin]", "[pin]\nurl = 'https://a.example/k3s'");
-        let Verdict::Differs(change) = diff(&*build("artifact", &pulled), None, None) else { panic!("differs") };
+        let Verdict::Differs(change) = diff(&*build("artifact", &pulled), None, None) else {
+            panic!("differs")
+        };
         assert!(change.transfer.is_none() && change.long && change.shell.contains("https://a.example/k3s"));
     }
 

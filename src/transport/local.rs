@@ -198,7 +198,9 @@ impl Transport for Local {
                 let mut running = self.start(&way)?;
                 let text = way.input(&script.text);
                 let fed = timeout(script.timeout, async {
-                    let Some(ready) = running.drive(&text[..], !way.is_check()).await? else { return Ok(false) };
+                    let Some(ready) = running.drive(&text[..], !way.is_check()).await? else {
+                        return Ok(false);
+                    };
                     running.drive(input.open(&ready).await?, false).await.map(|_| true)
                 });
                 let fed = fed.await.unwrap_or(Err(Error::Timeout(script.timeout)))?;
