@@ -42,6 +42,7 @@ pub(super) fn k3s<'d>(reader: &mut Reader<'d>, top: &Table<'d>, dir: &Path) -> O
     let written = reader.string(&table, "source");
     let source = Source::parse(written.as_ref().map_or(DEFAULT_SOURCE, |(text, _)| text), dir);
     let transfer = transfer(reader, &table);
+    let airgap = reader.boolean(&table, "airgap").unwrap_or_default();
     match (&source, &written) {
         (Err(why), Some((text, span))) => {
             let help = "write a web address (https://…) or a folder";
@@ -53,12 +54,7 @@ pub(super) fn k3s<'d>(reader: &mut Reader<'d>, top: &Table<'d>, dir: &Path) -> O
         }
         _ => {}
     }
-    Some(K3s {
-        version: version?.0,
-        source: source.ok()?,
-        transfer,
-        airgap: reader.boolean(&table, "airgap").unwrap_or_default(),
-    })
+    Some(K3s { version: version?.0, source: source.ok()?, transfer, airgap })
 }
 
 fn transfer<'d>(reader: &mut Reader<'d>, table: &Table<'d>) -> Transfer {
@@ -114,7 +110,7 @@ datahub.toml:4:10: the source `ftp://a.example` cannot be used: ftp:// is not su
  ? write a web address (https://…) or a folder
 datahub.toml:5:12: unknown transfer `pul`
  ^ no such transfer
- ? did you mean `push`?
+ ? did you mean `pull`?
 datahub.toml:6:10: `airgap` must be true or false, not a string
  ^ this is a string
 datahub.toml:7:1: unknown key `verison` in [k3s]
