@@ -140,7 +140,9 @@ pub fn main() -> Exit {
     let result = runtime.block_on(run(cli, &ui));
     // A name lookup or a prompt on a thread of its own must not hold up the end.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| problem::report(&ui, &error))
+    let exit = result.unwrap_or_else(|error| problem::report(&ui, &error));
+    // Nobody may take half a plan for the whole one.
+    if exit == Exit::Done && ui.lost_output() { Exit::Failed } else { exit }
 }
 
 async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {

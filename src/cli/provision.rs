@@ -195,7 +195,8 @@ fn assignment(text: &str) -> Result<(String, toml::Value), String> {
     if name.is_empty() {
         return Err("the name is missing before `=`".into());
     }
-    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok();
+    let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("v"));
     Ok((name.to_owned(), read.unwrap_or_else(|| value.into())))
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Run<'a> {
     /// Something has been changed since everything was asked.
     dirty: bool,
     changed: Vec<String>,
+    /// Label and text of every note given.
+    noted: BTreeSet<(String, String)>,
     lock: Option<Hold>,
     started: Instant,
     pub summary: Summary,
@@ -68,6 +70,7 @@ impl<'a> Run<'a> {
             seen: Answers::default(),
             dirty: false,
             changed: Vec::new(),
+            noted: BTreeSet::new(),
             lock: None,
             started,
             summary: Summary::default(),
@@ -176,14 +179,7 @@ impl<'a> Run<'a> {
             self.ask(&questions).await?;
             verdict = self.verdict(role, planned)?;
         }
-        for note in planned.resource.notes(&self.seen) {
-            self.emit(Event::Note {
-                node: self.node(),
-                role: role.name.clone(),
-                resource: planned.label(),
-                note,
-            });
-        }
+        self.notes(role, planned);
         let change = match verdict {
             Verdict::Converged => return Ok(false),
             Verdict::Refused(reason) => return Err(self.failure(role, Some(planned), reason).into()),
@@ -193,6 +189,7 @@ impl<'a> Run<'a> {
                     node: self.node(),
                     role: role.name.clone(),
                     resource: planned.label(),
+                    place: planned.place.to_string(),
                     reason,
                 });
                 return Ok(false);
@@ -206,7 +203,7 @@ impl<'a> Run<'a> {
             resource: planned.label(),
             place: planned.place.to_string(),
             differences: change.differences.clone(),
-            notify: planned.notify.clone(),
+            notify: self.described(role, planned),
         });
         if !self.context.dry_run {
             self.apply(role, planned, later.first(), &change).await?;
@@ -214,6 +211,26 @@ impl<'a> Run<'a> {
         }
         self.summary.changed += 1;
         Ok(true)
+    }
+
+    /// What a change would notify, in words.
+    fn described(&self, role: &RolePlan, planned: &Planned) -> Vec<String> {
+        planned.notify.iter().map(|name| step::describe(&role.handlers[name].action)).collect()
+    }
+
+    /// Says what is true of a resource but no difference, each once.
+    fn notes(&mut self, role: &RolePlan, planned: &Planned) {
+        for note in planned.resource.notes(&self.seen) {
+            if self.noted.insert((planned.label(), note.clone())) {
+                self.emit(Event::Note {
+                    node: self.node(),
+                    role: role.name.clone(),
+                    resource: planned.label(),
+                    place: planned.place.to_string(),
+                    note,
+                });
+            }
+        }
     }
 
     fn verdict(&self, role: &RolePlan, planned: &Planned) -> Result<Verdict, Stop> {
@@ -262,15 +279,14 @@ impl<'a> Run<'a> {
         }
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
         self.seen.extend(answers);
-        if let Verdict::Differs(still) = self.verdict(role, planned)? {
-            let mut failure = self.failure(
-                role,
-                Some(planned),
-                format!("the change was made, but the node still differs: {}", list(&still)),
-            );
+        if let Some(still) = unsettled(self.verdict(role, planned)?) {
+            let message = format!("the change was made, but the node is still not as wanted: {still}");
+            let mut failure = self.failure(role, Some(planned), message);
             failure.output = self.last_lines(&text);
             return Err(failure.into());
         }
+        // What only shows once the change is made: that a unit does not run in a container.
+        self.notes(role, planned);
         self.emit(Event::Changed {
             node: self.node(),
             role: role.name.clone(),
@@ -391,12 +407,9 @@ impl<'a> Run<'a> {
         self.ask_everything().await?;
         for role in &self.plan.roles {
             for planned in &role.resources {
-                let Verdict::Differs(change) = self.verdict(role, planned)? else { continue };
-                let mut failure = self.failure(
-                    role,
-                    Some(planned),
-                    format!("it was as wanted and is not any more: {}", list(&change)),
-                );
+                let Some(why) = unsettled(self.verdict(role, planned)?) else { continue };
+                let message = format!("it was as wanted and is not any more: {why}");
+                let mut failure = self.failure(role, Some(planned), message);
                 let label = planned.label();
                 let later: Vec<&str> =
                     self.changed.iter().skip_while(|c| **c != label).skip(1).map(String::as_str).collect();
@@ -558,6 +571,15 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// Why a resource that should be converged is not.
+fn unsettled(verdict: Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Converged => None,
+        Verdict::Differs(change) => Some(list(&change)),
+        Verdict::Unknown(reason) | Verdict::Refused(reason) => Some(reason),
+    }
 }
 
 fn list(change: &Change) -> String {

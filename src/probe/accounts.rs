@@ -6,7 +6,7 @@
 use base64::Engine as _;
 
 use super::frame::Frame;
-use super::sh::read_stat;
+use super::sh::{STAT_FORMAT, read_stat};
 use super::{CONTENT_LIMIT, Content, FileType, Stat};
 use crate::shell::quote;
 
@@ -86,7 +86,7 @@ const UNREADABLE: i32 = 4;
 pub(super) fn keys_shell(id: usize, user: &str) -> String {
     let look = format!(
         "find \"$1\" \"$1/.ssh\" \"$1/.ssh/authorized_keys\" -maxdepth 0 \
-         -printf \"%y\\t%m\\t%u\\t%g\\t%s\\t%p\\t\\n\" 2>/dev/null\n\
+         -printf \"{STAT_FORMAT}\\n\" 2>/dev/null\n\
          k=$1/.ssh/authorized_keys; [ -f \"$k\" ] && [ ! -L \"$k\" ] || exit 0\n\
          [ -r \"$k\" ] || exit {UNREADABLE}\n\
          [ \"$(wc -c <\"$k\")\" -le {CONTENT_LIMIT} ] || exit {TOO_LARGE}\n\
@@ -216,7 +216,7 @@ mod tests {
         };
         assert_eq!(read(NO_USER, ""), Some(None));
         assert_eq!(read(0, "rubbish"), None, "passwd is not the user's to forge");
-        let file = "f\t600\tme\tme\t3\t/home/me/.ssh/authorized_keys\t";
+        let file = "f\t600\tme\tme\t3\t1\t2\t/home/me/.ssh/authorized_keys\t";
         for (status, output, expected) in [
             (0, String::new(), Some(Content::Absent)),
             (0, "rubbish\n\tmore\t\trubbish".into(), Some(Content::Absent)),

@@ -182,11 +182,16 @@ impl Probe {
 impl Part<'_> {
     fn shell(&self, id: usize) -> String {
         // Each assigns `o` and leaves its status in `$?`.
-        let run = |command: String| format!("o=$({command} 2>&1 </dev/null); f {id} $? \"$o\"");
+        // Warnings would stand among the answers; of a failure they are all that is known.
+        let run = |command: String| {
+            format!(
+                "o=$({command} 2>/dev/null </dev/null); r=$?; [ $r = 0 ] || o=$({command} 2>&1 </dev/null); f {id} $r \"$o\""
+            )
+        };
         let quiet = |command: String| format!("o=$({command} 2>/dev/null </dev/null); f {id} 0 \"$o\"");
         match self {
             Part::Stats(paths) => quiet(format!(
-                "find {} -maxdepth 0 -printf '%y\\t%m\\t%u\\t%g\\t%s\\t%D\\t%i\\t%p\\t%l\\n'",
+                "find {} -maxdepth 0 -printf '{STAT_FORMAT}%l\\n'",
                 quote_all(paths)
             )),
             Part::Packages(names) => quiet(format!(
@@ -422,6 +427,9 @@ fn first_line(text: &str) -> String {
 fn unexpected(about: &str, text: &str) -> ReadError {
     ReadError::Unexpected { about: about.into(), text: first_line(text) }
 }
+
+/// What [`read_stat`] reads, in the words of find's `-printf`; a link's target follows.
+pub(super) const STAT_FORMAT: &str = "%y\\t%m\\t%u\\t%g\\t%s\\t%D\\t%i\\t%p\\t";
 
 pub(super) fn read_stat(line: &str) -> Option<(String, Stat)> {
     let mut fields = line.split('\t');

@@ -16,6 +16,7 @@ pub mod file;
 pub mod fstab;
 pub mod group;
 pub mod hostname;
+pub mod hosts;
 pub mod hosts_entry;
 pub mod kernel_module;
 pub mod line;
@@ -217,6 +218,7 @@ resource_types! {
     file::File as "file";
     group::Group as "group";
     hostname::Hostname as "hostname";
+    hosts::Hosts as "hosts";
     hosts_entry::HostsEntry as "hosts_entry";
     kernel_module::KernelModule as "kernel_module";
     line::Line as "line";

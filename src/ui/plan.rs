@@ -170,8 +170,9 @@ fn role_rows(role: &Role, dry_run: bool) -> Vec<Row> {
 
 fn resource(resource: &Resource, dry_run: bool) -> Vec<Row> {
     match &resource.found {
-        Found::Unknown(reason) => vec![
+        Found::Unknown { place, reason } => vec![
             Row::new(Kind::Resource, Line::new().styled(Style::Warning, "?").text(" ").text(&resource.label)),
+            Row::new(Kind::Place, Line::new().styled(Style::Dim, place)),
             Row::new(Kind::Detail, Line::new().text("cannot be known yet: ").text(reason)),
         ],
         Found::Differs { place, differences, notify, changed } => {

@@ -76,7 +76,10 @@ pub enum Found {
         /// Made so and read back.
         changed: bool,
     },
-    Unknown(String),
+    Unknown {
+        place: String,
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
@@ -120,10 +123,10 @@ impl Report {
                     found.found.make_changed();
                 }
             }
-            Event::Unknown { node, role, resource, reason } => self
-                .role(node, role)
-                .resources
-                .push(Resource { label: resource.clone(), found: Found::Unknown(reason.clone()) }),
+            Event::Unknown { node, role, resource, place, reason } => {
+                let found = Found::Unknown { place: place.clone(), reason: reason.clone() };
+                self.role(node, role).resources.push(Resource { label: resource.clone(), found });
+            }
             Event::Note { node, resource, note, .. } => {
                 let subjects = self.notes.entry(note.clone()).or_default();
                 subjects.resources.insert(resource.clone());

@@ -47,7 +47,13 @@ pub fn pending(node: &str, handler: &str, left_over: bool) -> Event {
 }
 
 pub fn note(node: &str, resource: &str, note: &str) -> Event {
-    Event::Note { node: node.into(), role: "base".into(), resource: resource.into(), note: note.into() }
+    Event::Note {
+        node: node.into(),
+        role: "base".into(),
+        resource: resource.into(),
+        place: "roles/base/role.toml:12".into(),
+        note: note.into(),
+    }
 }
 
 pub fn text(path: &str, before: Option<&str>, after: Option<&str>) -> Difference {
@@ -101,6 +107,7 @@ pub fn dry_run() -> Vec<Event> {
             pending(node, "systemd daemon-reload", true),
             Event::Unknown {
                 node: node.into(), role: "k3s".into(), resource: "unit k3s.service".into(),
+                place: "roles/base/role.toml:12".into(),
                 reason: "its package is not installed yet".into(),
             },
             finished(node, summary(40, 5, 2, 1)),
@@ -202,7 +209,13 @@ pub fn hostile() -> Vec<Event> {
             ],
             &[evil],
         ),
-        Event::Unknown { node: node.into(), role: evil.into(), resource: evil.into(), reason: evil.into() },
+        Event::Unknown {
+            node: node.into(),
+            role: evil.into(),
+            resource: evil.into(),
+            place: evil.into(),
+            reason: evil.into(),
+        },
         Event::Retrying { node: node.into(), reason: evil.into() },
         note(node, evil, evil),
         pending(node, evil, true),
