@@ -486,6 +486,86 @@ async fn pulled_by_the_node() {
     }
 }
 
+#[test]
+fn a_node_gets_a_release_and_the_next_one() {
+    let Some(server) = Server::start_apart() else { return };
+    let web = Web::start();
+    let (old, new) = ("v1.35.4+k3s1", VERSION);
+    let release = |version: &str, content: &str| {
+        let at = |name: &str| format!("/{}/{name}", version.replace('+', "%2B"));
+        for (arch, binary) in [("amd64", "k3s"), ("arm64", "k3s-arm64"), ("arm", "k3s-armhf")] {
+            web.put(&at(binary), content);
+            web.put(&at(&format!("sha256sum-{arch}.txt")), list(&[(binary, content)]));
+        }
+    };
+    release(old, "the old program");
+    release(new, "the new program");
+    let (arch, os) = this_machine();
+    let host_key = std::fs::read_to_string(server.path("host.pub")).expect("a key");
+    let project = Project::new(&web.base, "");
+    let inventory = |version: &str| {
+        format!(
+            "[cluster]\nname = \"home\"\n[k3s]\nversion = \"{version}\"\nsource = \"{}\"\n\
+             [nodes.a]\nhost = \"127.0.0.1\"\narch = \"{arch}\"\nos = \"{os}\"\nroles = [\"program\"]\n\
+             ssh = {{ user = \"root\", port = {}, identity_file = \"{}\", host_key = \"{}\" }}\n",
+            web.base,
+            server.port,
+            server.path("user").display(),
+            host_key.trim(),
+        )
+    };
+    let path = project.0.path().join("k3s");
+    let role = ROLE.replace("/usr/local/bin/k3s", &path.to_string_lossy());
+    project.write("roles/program/role.toml", &role);
+    let read = |name: &str| std::fs::read_to_string(project.0.path().join(name)).unwrap_or_default();
+    let good = |arguments: &[&str]| {
+        let (code, stdout, stderr) = project.run(arguments);
+        assert_eq!(code, 0, "{arguments:?}\n{stdout}{stderr}");
+        stdout
+    };
+
+    project.write("inventory/datahub.toml", &inventory(old));
+    good(&["lock"]);
+    web.requests();
+    good(&["provision", "--node", "a"]);
+    assert_eq!((read("k3s").as_str(), read("k3s.previous").as_str()), ("the old program", ""));
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o755);
+    assert_eq!(web.requests().len(), 1);
+    good(&["plan", "--node", "a", "--detailed-exitcode"]);
+
+    project.write("inventory/datahub.toml", &inventory(new));
+    good(&["lock"]);
+    let plan = good(&["plan", "--node", "a"]);
+    assert!(plan.contains(old) && plan.contains(new), "{plan}");
+    assert_eq!(read("k3s"), "the old program");
+    good(&["provision", "--node", "a"]);
+    assert_eq!((read("k3s").as_str(), read("k3s.previous").as_str()), ("the new program", "the old program"));
+    good(&["plan", "--node", "a", "--detailed-exitcode"]);
+
+    // Somebody changes it on the node: the note of its checksum is not believed.
+    std::fs::write(&path, "the own program").expect("written");
+    assert_eq!(project.run(&["plan", "--node", "a", "--detailed-exitcode"]).0, 2);
+    web.requests();
+    good(&["provision", "--node", "a"]);
+    assert_eq!(read("k3s"), "the new program");
+    assert_eq!(web.requests(), [""; 0], "it is in the cache");
+}
+
+/// The architecture and the release of the machine the tests run on, as an inventory writes them.
+fn this_machine() -> (&'static str, String) {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => "armhf",
+    };
+    let release = std::fs::read_to_string("/etc/os-release").expect("read");
+    let value = |key: &str| {
+        let line = release.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.trim_matches('"').to_owned()
+    };
+    (arch, format!("{}-{}", value("ID="), value("VERSION_ID=")))
+}
+
 /// A project on disk, and the binary run in it.
 struct Project(tempfile::TempDir);
 
@@ -522,6 +602,9 @@ impl Project {
             .args(arguments)
             .current_dir(self.0.path())
             .env("HOME", self.0.path())
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("SSH_AUTH_SOCK")
             .output()
             .expect("datahub runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");

@@ -190,10 +190,9 @@ impl Part<'_> {
         };
         let quiet = |command: String| format!("o=$({command} 2>/dev/null </dev/null); f {id} 0 \"$o\"");
         match self {
-            Part::Stats(paths) => quiet(format!(
-                "find {} -maxdepth 0 -printf '{STAT_FORMAT}%l\\n'",
-                quote_all(paths)
-            )),
+            Part::Stats(paths) => {
+                quiet(format!("find {} -maxdepth 0 -printf '{STAT_FORMAT}%l\\n'", quote_all(paths)))
+            }
             Part::Packages(names) => quiet(format!(
                 "dpkg-query -W -f='${{Package}}\\t${{db:Status-Abbrev}}\\t${{Version}}\\n' {}",
                 quote_all(names)

@@ -100,7 +100,7 @@ pub struct Change {
     pub shell: String,
     pub timeout: Duration,
     /// A file that must be on the node before `shell` is run: the engine brings it there.
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<Box<Transfer>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
 }
@@ -121,7 +121,7 @@ impl Change {
 
     /// A change that needs a file brought to the node first.
     pub fn transfer(mut self, transfer: Transfer) -> Self {
-        self.transfer = Some(transfer);
+        self.transfer = Some(Box::new(transfer));
         self
     }
 

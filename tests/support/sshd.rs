@@ -34,6 +34,19 @@ pub fn keygen(path: &Path) {
 impl Server {
     /// `None`, with the reason printed, where no sshd can be started.
     pub fn start() -> Option<Self> {
+        Self::start_by("exec")
+    }
+
+    /// A node whose traces (locks, notes) this machine never sees.
+    pub fn start_apart() -> Option<Self> {
+        Self::start_by(
+            "mkdir -p /run/datahub /var/lib/datahub && mount -t tmpfs tmpfs /run/datahub &&
+             mount -t tmpfs tmpfs /var/lib/datahub && exec",
+        )
+    }
+
+    /// `exec` is shell, in a mount namespace of its own, that ends with the start of the command after it.
+    fn start_by(exec: &str) -> Option<Self> {
         let sshd = Path::new("/usr/sbin/sshd");
         if !sshd.exists() || !rustix::process::geteuid().is_root() {
             eprintln!("skipped: needs /usr/sbin/sshd and root");
@@ -54,8 +67,9 @@ impl Server {
             at("authorized")
         );
         std::fs::write(dir.path().join("config"), config).expect("written");
-        let child = Command::new(sshd)
-            .args(["-D", "-e", "-f", &at("config")])
+        let command = format!("{exec} {} -D -e -f {}", sshd.display(), at("config"));
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &command])
             .stderr(Stdio::null())
             .spawn()
             .expect("sshd starts");
