@@ -4,6 +4,8 @@
 //! Each layer imports only those below it: cli → engine → role, inventory → resource → probe → transport.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod artifact;
+pub mod checksum;
 pub mod cli;
 pub mod diagnostic;
 pub mod engine;

@@ -213,7 +213,7 @@ fn without_end(text: &str) -> &str {
 }
 
 /// `~/…` in the home folder; other relative paths beside the inventory.
-fn expand(path: &Path, beside: &Path) -> PathBuf {
+pub(crate) fn expand(path: &Path, beside: &Path) -> PathBuf {
     match (path.strip_prefix("~"), etcetera::home_dir()) {
         (Ok(rest), Ok(home)) => home.join(rest),
         _ => beside.join(path),

@@ -6,6 +6,7 @@ mod facts;
 mod inventory;
 #[cfg(feature = "lab")]
 mod lab;
+mod lock;
 mod problem;
 mod project;
 mod provision;
@@ -77,6 +78,7 @@ enum Command {
     Exec(exec::Exec),
     #[cfg(feature = "lab")]
     Lab(lab::Lab),
+    Lock(lock::Lock),
     Completions(completions::Completions),
 }
 
@@ -85,7 +87,7 @@ impl Command {
         match self {
             Self::Provision(command) => command.run.format,
             Self::Plan(command) => command.run.format,
-            Self::Validate(_) | Self::Completions(_) => Format::Text,
+            Self::Validate(_) | Self::Lock(_) | Self::Completions(_) => Format::Text,
             Self::Inventory(command) => command.format.into(),
             Self::Facts(command) => command.format.into(),
             Self::Exec(command) => command.format.into(),
@@ -154,6 +156,7 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
         Command::Exec(command) => command.run(&global, ui).await,
         #[cfg(feature = "lab")]
         Command::Lab(command) => command.run(&global, ui).await,
+        Command::Lock(command) => command.run(&global, ui).await,
         Command::Completions(command) => command.run(&mut Cli::command()),
     }
 }

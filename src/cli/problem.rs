@@ -1,5 +1,6 @@
 //! What a command that cannot go on says, and the exit codes.
 
+use crate::artifact;
 use crate::diagnostic::Diagnostics;
 use crate::transport;
 use crate::ui::Ui;
@@ -54,6 +55,7 @@ pub fn report(ui: &Ui, error: &anyhow::Error) -> Exit {
     let problem = error.downcast_ref::<Problem>();
     let hint = problem
         .and_then(|problem| problem.hint.clone())
+        .or_else(|| error.downcast_ref::<artifact::Error>().and_then(artifact::Error::hint))
         .or_else(|| error.downcast_ref::<transport::Error>().and_then(transport::Error::hint));
     ui.error(&error.to_string(), &details, hint.as_deref());
     problem.map_or(Exit::Failed, |problem| problem.exit)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::Problem;
 use super::{Global, Ui};
+use crate::artifact::store::Store;
 use crate::diagnostic::Diagnostics;
 use crate::inventory::{self, Inventory, Vars};
 use crate::role::{self, Files, NodePlan, Roles};
@@ -61,6 +62,14 @@ impl Project {
         Ok(self)
     }
 
+    /// The user's cache of releases' files, `~/.cache/datahub`, filled from the inventory's source.
+    pub fn artifacts(&self) -> Store {
+        use etcetera::BaseStrategy as _;
+        let folder =
+            etcetera::choose_base_strategy().map_or_else(|_| std::env::temp_dir(), |base| base.cache_dir());
+        Store::new(folder.join("datahub"), self.inventory.k3s.as_ref().map(|k3s| k3s.source.clone()))
+    }
+
     /// What a node should be, from what the inventory claims about it: finds the mistakes that need no node.
     pub fn plan_offline(
         &self,
@@ -90,7 +99,7 @@ pub fn all_plans(
     if mistakes.is_empty() { Ok(good) } else { Err(Diagnostics(mistakes)) }
 }
 
-fn inventory_path(global: &Global) -> anyhow::Result<PathBuf> {
+pub fn inventory_path(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(path) = &global.inventory {
         return Ok(path.clone());
     }

@@ -115,6 +115,7 @@ impl Run {
             owner: owner(),
             interrupt,
             redact: Arc::new(move |text| secrets.redact(text)),
+            artifacts: Arc::new(job.project.artifacts()),
         };
         let (events, receiver) = Events::new();
         let (outcome, ()) = tokio::join!(engine::run(targets, options, events), ui.follow(receiver, record));

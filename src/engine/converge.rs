@@ -1,6 +1,8 @@
 //! One node: connect, gather facts, ask everything at once, then role by role decide, change and read back,
 //! run handlers, and prove at the end that the node is what it should be.
 
+mod transfer;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -248,6 +250,9 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: planned.label() });
         self.steps += 1;
+        if let Some(transfer) = &change.transfer {
+            self.bring(role, planned, transfer).await?;
+        }
         let shell = if change.long {
             let id = format!("{}-{}", self.context.run, self.steps);
             step::long(&role.name, &planned.notify, &change.shell, &id)
@@ -333,22 +338,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A daemon that reloads may refuse logins for a moment: only what lasts counts.
-    async fn log_in_anew(&self) -> Result<(), transport::Error> {
-        let started = Instant::now();
-        loop {
-            match self.transport.log_in_anew().await {
-                Err(_) if started.elapsed() < LOGIN_PATIENCE => {
-                    tokio::time::sleep(Duration::from_secs(1)).await
-                }
-                result => return result,
-            }
-        }
-    }
-
     /// Proves with a new login, while the old one stays open, that nobody is locked out; else takes it all back.
     async fn confirm_login(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
-        let login = self.log_in_anew().await;
+        let login = log_in_anew(&*self.transport.clone()).await;
         let shell = match login {
             Ok(()) => step::confirm(&role.name, handler),
             Err(_) => step::take_back(&role.name, handler),
@@ -493,35 +485,42 @@ impl<'a> Run<'a> {
         loop {
             match self.transport.run(script).await {
                 Err(error) if error.retryable() && attempt < RETRIES => {
-                    let mut reason = error;
-                    loop {
-                        attempt += 1;
-                        self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
-                        tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
-                        match self.transport.reconnect().await {
-                            Ok(()) => break,
-                            Err(_) if attempt < RETRIES => {}
-                            Err(error) => {
-                                reason = error;
-                                return Err(reason);
-                            }
-                        }
-                    }
-                    if self.lock.take().is_some() {
-                        let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
-                            .timeout(Duration::from_secs(60));
-                        let (line, hold) = self.transport.hold(&lock).await?;
-                        if line.trim() != "locked" {
-                            return Err(transport::Error::Other(format!(
-                                "the connection was lost, and meanwhile another run took the node: {line}"
-                            )));
-                        }
-                        self.lock = Some(hold);
-                    }
+                    self.reconnect(error, &mut attempt).await?
                 }
                 other => return other,
             }
         }
+    }
+
+    /// Opens a new connection in place of one that was lost, and takes the node's lock again if it was held.
+    /// Counts its own attempts too.
+    async fn reconnect(
+        &mut self,
+        mut reason: transport::Error,
+        attempt: &mut u32,
+    ) -> Result<(), transport::Error> {
+        loop {
+            *attempt += 1;
+            self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
+            tokio::time::sleep(Duration::from_millis(500 << *attempt)).await;
+            match self.transport.reconnect().await {
+                Ok(()) => break,
+                Err(error) if *attempt < RETRIES => reason = error,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.lock.take().is_some() {
+            let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
+                .timeout(Duration::from_secs(60));
+            let (line, hold) = self.transport.hold(&lock).await?;
+            if line.trim() != "locked" {
+                return Err(transport::Error::Other(format!(
+                    "the connection was lost, and meanwhile another run took the node: {line}"
+                )));
+            }
+            self.lock = Some(hold);
+        }
+        Ok(())
     }
 
     fn emit(&self, event: Event) {
@@ -574,6 +573,17 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// A daemon that reloads may refuse logins for a moment: only what lasts counts.
+async fn log_in_anew(transport: &dyn Transport) -> Result<(), transport::Error> {
+    let started = Instant::now();
+    loop {
+        match transport.log_in_anew().await {
+            Err(_) if started.elapsed() < LOGIN_PATIENCE => tokio::time::sleep(Duration::from_secs(1)).await,
+            result => return result,
+        }
+    }
 }
 
 /// Why a resource that should be converged is not.

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::artifact::store::Store;
 use crate::probe::Facts;
 use crate::role::NodePlan;
 use crate::transport::{self, Transport};
@@ -60,6 +61,8 @@ pub struct Options {
     pub interrupt: watch::Receiver<Interrupt>,
     /// Takes known secrets out of what a node printed.
     pub redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    /// Where files that are brought to nodes come from.
+    pub artifacts: Arc<Store>,
 }
 
 /// What a run came to.
@@ -79,6 +82,7 @@ struct Context {
     owner: String,
     interrupt: watch::Receiver<Interrupt>,
     redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    artifacts: Arc<Store>,
     events: Events,
 }
 
@@ -199,6 +203,7 @@ pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outc
         owner: options.owner,
         interrupt: options.interrupt,
         redact: options.redact,
+        artifacts: options.artifacts,
         events: events.clone(),
     });
     let mut outcome = Outcome { nodes: targets.len(), ..Outcome::default() };

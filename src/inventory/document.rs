@@ -209,6 +209,17 @@ impl<'d> Reader<'d> {
         self.string_of(field)
     }
 
+    pub fn boolean(&mut self, table: &Table<'d>, key: &str) -> Option<bool> {
+        let field = table.get(key)?;
+        match field.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => {
+                self.wrong_type(field, "true or false");
+                None
+            }
+        }
+    }
+
     /// A string that must be there.
     pub fn required(&mut self, table: &Table<'d>, key: &str, example: &str) -> Option<Text> {
         if table.get(key).is_none() {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::document::{Reader, Table, Text};
+use super::k3s::k3s;
 use super::{Cluster, Group, HostKeys, Inventory, Node, SecretSources, Ssh};
+use crate::artifact::lock::Lock;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 
-const TOP: &[&str] = &["cluster", "ssh", "secrets", "groups", "nodes"];
+const TOP: &[&str] = &["cluster", "k3s", "ssh", "secrets", "groups", "nodes"];
 const SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys"];
 const NODE_SSH: &[&str] = &["user", "port", "identity_file", "proxy_jump", "host_keys", "host_key"];
 const NODE: &[&str] = &[
@@ -31,7 +33,9 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
         ])
     })?;
     let dir = file.parent().map(Path::to_owned).unwrap_or_default();
-    parse(Source::new(file, text), dir)
+    let inventory = parse(Source::new(file, text), dir)?;
+    let lock = Lock::load(&inventory.dir).map_err(|error| Diagnostics(vec![error]))?;
+    Ok(Inventory { lock, ..inventory })
 }
 
 /// Reads an inventory from its text; `dir` is the folder its other files are looked for in.
@@ -47,12 +51,14 @@ pub(crate) fn parse(source: Arc<Source>, dir: PathBuf) -> Result<Inventory, Diag
         None => Ssh::default(),
     };
     let secrets = secrets(&mut reader, &top);
+    let k3s = k3s(&mut reader, &top, &dir);
     let groups = groups(&mut reader, &top);
     let nodes = nodes(&mut reader, &top, &ssh, &groups);
 
     let (mut errors, spans) = (reader.errors, reader.spans);
     if errors.is_empty() {
-        return Ok(Inventory { source, dir, cluster, ssh, groups, nodes, secrets, spans });
+        let lock = Lock::default();
+        return Ok(Inventory { source, dir, cluster, ssh, groups, nodes, secrets, k3s, lock, spans });
     }
     errors.sort_by_key(|error| error.place.as_ref().map(|place| place.span.start));
     Err(Diagnostics(errors))

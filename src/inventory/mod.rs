@@ -7,15 +7,18 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+use crate::artifact::lock::Lock;
 use crate::diagnostic::{Place, Source};
 use crate::probe::Facts;
 
 pub(crate) mod document;
+mod k3s;
 pub(crate) mod load;
 mod target;
 pub mod vars;
 
 pub use document::{Span, Spans};
+pub use k3s::{K3s, Transfer};
 pub use load::load;
 
 /// Variables: TOML values by name, in the order written.
@@ -33,6 +36,10 @@ pub struct Inventory {
     pub nodes: IndexMap<String, Node>,
     /// Where `secret("name")` looks beside the environment.
     pub secrets: SecretSources,
+    /// `None` without a `[k3s]`.
+    pub k3s: Option<K3s>,
+    /// `datahub.lock` beside the inventory; empty where there is none yet.
+    pub lock: Lock,
     /// Places of variables (`nodes.orpi-1.vars.timezone`, `groups.sbc.vars.…`, `cluster.vars.…`) and of roles
     /// and groups in lists (`nodes.orpi-1.roles[0]`).
     pub spans: Spans,
@@ -49,6 +56,8 @@ impl Inventory {
             groups: IndexMap::new(),
             nodes: IndexMap::new(),
             secrets: SecretSources::default(),
+            k3s: None,
+            lock: Lock::default(),
             spans: Spans::default(),
         }
     }

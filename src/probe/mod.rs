@@ -4,6 +4,7 @@
 //! number of resources. [`sh`] writes them out for POSIX sh and reads the answers back.
 
 pub mod accounts;
+pub mod checksum;
 pub mod facts;
 pub mod frame;
 mod module;
@@ -21,6 +22,8 @@ pub enum Question {
     Stat(String),
     /// A file's content, sent only if its SHA-256 (lower-case hex) is not `unless`. An empty `unless` always sends.
     Content { path: String, unless: String },
+    /// The SHA-256 of a file too large for [`Question::Content`]; see [`checksum`].
+    Checksum(String),
     /// A Debian package's state, by its name without architecture.
     Package(String),
     /// A systemd unit, with its suffix: `ssh.service`.
@@ -196,6 +199,8 @@ pub struct Group {
 pub enum Answer {
     Stat(Option<Stat>),
     Content(Content),
+    /// Lower-case hex; `None`: no regular file, or one that cannot be read.
+    Checksum(Option<String>),
     Package(Package),
     Unit(Unit),
     /// `None`: the kernel has no such setting, or none that can be read.
@@ -252,6 +257,7 @@ macro_rules! accessors {
 accessors! {
     stat(path: &str) -> Option<Stat> = Question::Stat(path.into()), Stat;
     content(path: &str, unless: &str) -> Content = Question::Content { path: path.into(), unless: unless.into() }, Content;
+    checksum(path: &str) -> Option<String> = Question::Checksum(path.into()), Checksum;
     package(name: &str) -> Package = Question::Package(name.into()), Package;
     unit(name: &str) -> Unit = Question::Unit(name.into()), Unit;
     sysctl(key: &str) -> Option<Sysctl> = Question::Sysctl(key.into()), Sysctl;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use super::accounts;
+use super::checksum;
 use super::frame::{self, Frame, FrameError};
 use super::module;
 use super::{
@@ -52,6 +53,7 @@ enum Part<'a> {
     Users(Vec<&'a str>),
     Groups(Vec<&'a str>),
     GroupsOf(Vec<&'a str>),
+    Checksums(Vec<&'a str>),
 }
 
 impl Probe {
@@ -97,6 +99,7 @@ impl Probe {
                 Question::User(name) => (6, name),
                 Question::Group(name) => (7, name),
                 Question::GroupsOf(name) => (8, name),
+                Question::Checksum(path) => (9, path),
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -113,7 +116,8 @@ impl Probe {
             5 => Part::Mounts(names),
             6 => Part::Users(names),
             7 => Part::Groups(names),
-            _ => Part::GroupsOf(names),
+            8 => Part::GroupsOf(names),
+            _ => Part::Checksums(names),
         }));
         parts
     }
@@ -210,6 +214,7 @@ impl Part<'_> {
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
             Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
+            Part::Checksums(paths) => format!("{}f {id} 0 \"$o\"", checksum::ask(paths)),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
             }
@@ -344,6 +349,12 @@ impl Part<'_> {
                     let of = groups.filter(|(_, group)| group.members.contains(*name));
                     let of = of.map(|(group, _)| group.to_owned()).collect();
                     answers.insert(Question::GroupsOf((*name).into()), Answer::GroupsOf(of));
+                }
+            }
+            Part::Checksums(paths) => {
+                let mut seen = checksum::read(&body).map_err(|line| unexpected("sha256sum", &line))?;
+                for path in paths {
+                    answers.insert(Question::Checksum((*path).into()), Answer::Checksum(seen.remove(*path)));
                 }
             }
             Part::Each(question) => {
@@ -712,6 +723,8 @@ mod tests {
             content("it's a file", sha),
             content("none", sha),
             content(".", ""),
+            Question::Checksum(path("it's a file")),
+            Question::Checksum(path("link")),
             Question::Hostname,
             Question::Group("root".into()),
             Question::User("root".into()),
@@ -744,6 +757,9 @@ mod tests {
         let bytes = Answer::Content(Content::Differs(b"a\0b\n\n".to_vec()));
         assert_eq!(get(content("it's a file", "")), bytes);
         assert_eq!(get(content("it's a file", sha)), bytes);
+        let sum = crate::checksum::sha256_hex(b"a\0b\n\n");
+        assert_eq!(get(Question::Checksum(path("it's a file"))), Answer::Checksum(Some(sum)));
+        assert_eq!(get(Question::Checksum(path("link"))), Answer::Checksum(None));
         assert_eq!(get(content("none", sha)), Answer::Content(Content::Absent));
         assert_eq!(get(content(".", "")), Answer::Content(Content::NotAFile));
         assert_eq!((stat.identity.1, stat.identity.0 > 0), (inode, true));

@@ -5,6 +5,7 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod artifact;
 pub mod authorized_key;
 pub mod block;
 pub mod boot_arguments;
@@ -98,13 +99,16 @@ pub struct Change {
     /// status other than 0 when it did not succeed, and stderr then says why.
     pub shell: String,
     pub timeout: Duration,
+    /// A file that must be on the node before `shell` is run: the engine brings it there.
+    pub transfer: Option<Box<Transfer>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
 }
 
 impl Change {
     pub fn new(differences: Vec<Difference>, shell: impl Into<String>) -> Self {
-        Self { differences, shell: shell.into(), timeout: Duration::from_secs(120), long: false }
+        let timeout = Duration::from_secs(120);
+        Self { differences, shell: shell.into(), timeout, transfer: None, long: false }
     }
 
     fn append(&mut self, next: Self) {
@@ -112,6 +116,13 @@ impl Change {
         self.shell.push_str(&next.shell);
         self.timeout = self.timeout.max(next.timeout);
         self.long |= next.long;
+        self.transfer = self.transfer.take().or(next.transfer);
+    }
+
+    /// A change that needs a file brought to the node first.
+    pub fn transfer(mut self, transfer: Transfer) -> Self {
+        self.transfer = Some(Box::new(transfer));
+        self
     }
 
     /// A long step, with the time it may take.
@@ -120,6 +131,14 @@ impl Change {
         self.timeout = timeout;
         self
     }
+}
+
+/// A file too large for a script, to be brought to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    pub artifact: crate::artifact::Artifact,
+    /// Its destination. It arrives beside it; putting it in place is for the change's `shell`.
+    pub path: String,
 }
 
 /// One thing that differs, for people and for JSON.
@@ -190,6 +209,7 @@ macro_rules! resource_types {
 resource_types! {
     absent::Absent as "absent";
     apt_repository::AptRepository as "apt_repository";
+    artifact::Artifact as "artifact";
     authorized_key::AuthorizedKey as "authorized_key";
     block::Block as "block";
     boot_arguments::BootArguments as "boot_arguments";

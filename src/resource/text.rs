@@ -1,9 +1,9 @@
 //! What every type that writes files shares: the atomic write, checks of paths and modes, and how a content's
 //! difference is shown.
 
-use sha2::{Digest, Sha256};
-
 use super::Difference;
+pub use crate::checksum::sha256_hex;
+use crate::checksum::short;
 use crate::probe::Stat;
 use crate::shell::{emit, quote};
 
@@ -178,12 +178,7 @@ pub fn content_difference(path: &str, before: Option<&[u8]>, after: &[u8]) -> Di
 
 /// `12 B, sha256 2cf24dba5fb0…`
 pub fn describe(bytes: &[u8]) -> String {
-    format!("{} B, sha256 {}…", bytes.len(), &sha256_hex(bytes)[..12])
-}
-
-/// Lower-case hex.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    format!("{} B, sha256 {}", bytes.len(), short(&sha256_hex(bytes)))
 }
 
 /// Four octal digits: `0644`.

@@ -13,6 +13,7 @@ use crate::resource::{BuildError, Resource};
 mod check;
 mod files;
 mod load;
+mod pin;
 mod plan;
 
 pub use check::{check, declarations};
@@ -20,7 +21,7 @@ pub use files::Files;
 pub use plan::plan;
 
 /// Names that templates have besides variables; no variable may have one.
-pub const RESERVED: &[&str] = &["facts", "node", "nodes", "cluster", "item", "secret"];
+pub const RESERVED: &[&str] = &["facts", "node", "nodes", "cluster", "k3s", "item", "secret"];
 
 /// All roles, by name, and the templates they use.
 #[derive(Debug, Clone)]

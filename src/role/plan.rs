@@ -47,7 +47,7 @@ pub fn plan(
     }
 
     let templates = Templates::new(secrets, &roles.templates);
-    let mut planner = Planner { roles, secrets, templates, errors, places: BTreeMap::new() };
+    let mut planner = Planner { inventory, roles, secrets, templates, errors, places: BTreeMap::new() };
     let context = context(inventory, node, facts, merged.iter().map(|(name, (value, _))| (name, value)));
     let wanted = |name: &&Role| only_roles.is_none_or(|only| only.contains(&name.name));
     let planned =
@@ -100,10 +100,14 @@ fn context<'a>(
     context.set("node", &describe(node));
     context.set("nodes", &inventory.nodes.values().map(describe).collect::<Vec<_>>());
     context.set("cluster", &serde_json::json!({ "name": inventory.cluster.name }));
+    if let Some(k3s) = super::pin::describe(inventory, &facts.arch) {
+        context.set("k3s", &k3s);
+    }
     context
 }
 
 struct Planner<'a> {
+    inventory: &'a Inventory,
     roles: &'a Roles,
     secrets: &'a Secrets,
     templates: Templates,
@@ -190,6 +194,7 @@ impl Planner<'_> {
         let body = Body { role, spec, context };
         let table = self.render(&body, &spec.table, "");
         let table = self.template(&body, table?)?;
+        let table = self.pin(&body, table)?;
         if self.errors.len() > mistakes {
             return None;
         }
@@ -235,6 +240,29 @@ impl Planner<'_> {
             table.insert("secret".to_owned(), true.into());
         }
         Some(toml::Value::Table(table))
+    }
+
+    /// Puts what the lock file knows of a release's file into an artifact.
+    fn pin(&mut self, body: &Body<'_>, mut table: toml::Value) -> Option<toml::Value> {
+        if body.spec.kind != "artifact" {
+            return Some(table);
+        }
+        let fields = table.as_table_mut()?;
+        // Without a name, or with one that is no text, building it says what is wrong.
+        if let Some(file) = fields.get("file").and_then(|file| file.as_str()) {
+            match super::pin::pin(self.inventory, file) {
+                Ok(pin) => fields.insert("pin".to_owned(), toml::Value::try_from(pin).ok()?),
+                Err(mut error) => {
+                    let span = body.role.spans.nearest(&body.path("file")).map(|span| span.value.clone());
+                    error.place = Some(Place::new(&body.role.source, span.unwrap_or_default()));
+                    if !self.errors.contains(&error) {
+                        self.errors.push(error);
+                    }
+                    return None;
+                }
+            };
+        }
+        Some(table)
     }
 
     /// Renders every string in a value; `None` is left out of the table or list it would stand in.

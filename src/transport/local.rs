@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::collect::Collected;
 use super::prompt::{Prompter, Secret};
 use super::sudo::{Root, Way};
-use super::{Answer, Error, Hold, Holding, Opening, Output, Script, Stream, Transport, address};
+use super::{Answer, Error, Hold, Holding, Input, Opening, Output, Script, Stream, Transport, address};
 
 /// After the shell's end, a child that keeps its output open is waited for this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -54,7 +54,8 @@ impl Local {
         else {
             return Err(Error::Other("cannot start sh: no pipes".into()));
         };
-        Ok(Running { child, stdin: Some(stdin), stdout, stderr, collected: Collected::default() })
+        let collected = Collected::default();
+        Ok(Running { child, stdin: Some(stdin), stdout, stderr, collected, exited: false })
     }
 }
 
@@ -65,35 +66,47 @@ struct Running {
     stdout: ChildStdout,
     stderr: ChildStderr,
     collected: Collected,
+    exited: bool,
 }
+
+/// Input goes in pieces of this size.
+const PIECE: usize = 128 * 1024;
 
 impl Running {
     /// Feeds the input and reads to the end, or to the first line if `to_line`; then the input stays open.
-    async fn drive(&mut self, input: &[u8], to_line: bool) -> Result<Option<String>, Error> {
+    async fn drive(
+        &mut self,
+        mut input: impl AsyncRead + Unpin,
+        to_line: bool,
+    ) -> Result<Option<String>, Error> {
         let mut stdin = self.stdin.take();
-        let mut left = input;
+        let (mut piece, mut sent, mut input_open) = (Vec::with_capacity(PIECE), 0, true);
         let (mut out, mut err) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
-        let (mut out_open, mut err_open, mut exited) = (true, true, false);
+        let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
             if to_line && let Some(line) = self.collected.first_line() {
                 self.stdin = stdin;
                 return Ok(Some(line));
             }
-            if left.is_empty() && !to_line {
+            if !input_open && !to_line {
                 stdin = None;
             }
-            let writer = stdin.as_mut().filter(|_| !left.is_empty());
-            let writing = async {
-                match writer {
-                    Some(stdin) => stdin.write(left).await,
+            let feeding = async {
+                match stdin.as_mut().filter(|_| input_open) {
                     None => std::future::pending().await,
+                    Some(stdin) if sent < piece.len() => Fed::Wrote(stdin.write(&piece[sent..]).await),
+                    Some(_) => {
+                        (sent, _) = (0, piece.clear());
+                        Fed::Read(input.read_buf(&mut piece).await)
+                    }
                 }
             };
             tokio::select! {
-                written = writing => match written {
-                    Ok(count) => left = &left[count..],
+                fed = feeding => match fed {
+                    Fed::Read(count) => input_open = count.map_err(|e| super::unreadable(&e))? > 0,
+                    Fed::Wrote(Ok(count)) => sent += count,
                     // The script has ended without reading everything: how it ended says more.
-                    Err(_) => { left = &[]; stdin = None; }
+                    Fed::Wrote(Err(_)) => { input_open = false; stdin = None; }
                 },
                 count = self.stdout.read(&mut out), if out_open => {
                     let count = count.map_err(broken)?;
@@ -105,14 +118,14 @@ impl Running {
                     err_open = count > 0;
                     self.collected.stderr(&err[..count])?;
                 }
-                status = self.child.wait(), if !exited => {
-                    exited = true;
+                status = self.child.wait(), if !self.exited => {
+                    self.exited = true;
                     self.collected.status = Some(code(status.map_err(broken)?));
                 }
-                () = tokio::time::sleep(GRACE), if exited => break,
+                () = tokio::time::sleep(GRACE), if self.exited => break,
             }
         }
-        if !exited {
+        if !self.exited {
             self.collected.status = Some(code(self.child.wait().await.map_err(broken)?));
         }
         Ok(None)
@@ -121,6 +134,12 @@ impl Running {
     fn output(self) -> Result<Output, Error> {
         self.collected.finish().ok_or_else(|| Error::Other("sh ended without a status".into()))
     }
+}
+
+/// One move of input on its way.
+enum Fed {
+    Read(std::io::Result<usize>),
+    Wrote(std::io::Result<usize>),
 }
 
 fn broken(error: std::io::Error) -> Error {
@@ -139,7 +158,7 @@ impl Transport for Local {
             loop {
                 let mut running = self.start(&way)?;
                 let input = way.input(&script.text);
-                timeout(script.timeout, running.drive(&input, false))
+                timeout(script.timeout, running.drive(&input[..], false))
                     .await
                     .unwrap_or(Err(Error::Timeout(script.timeout)))?;
                 let output = running.output()?;
@@ -157,7 +176,7 @@ impl Transport for Local {
             loop {
                 let mut running = self.start(&way)?;
                 let input = way.input(&script.text);
-                let line = timeout(script.timeout, running.drive(&input, !way.is_check()))
+                let line = timeout(script.timeout, running.drive(&input[..], !way.is_check()))
                     .await
                     .unwrap_or(Err(Error::Timeout(script.timeout)))?;
                 if let Some(line) = line {
@@ -178,6 +197,32 @@ impl Transport for Local {
             match TcpStream::connect((host, port)).await {
                 Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
                 Err(e) => Err(Error::Refused { address: address(host, port), why: e.to_string() }),
+            }
+        })
+    }
+
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a> {
+        Box::pin(async move {
+            let mut way = self.root.way().await;
+            loop {
+                let mut running = self.start(&way)?;
+                let text = way.input(&script.text);
+                let fed = timeout(script.timeout, async {
+                    let Some(ready) = running.drive(&text[..], !way.is_check()).await? else {
+                        return Ok(false);
+                    };
+                    running.drive(input.open(&ready).await?, false).await.map(|_| true)
+                });
+                let fed = fed.await.unwrap_or(Err(Error::Timeout(script.timeout)))?;
+                let output = running.output()?;
+                if fed {
+                    self.root.worked().await;
+                    return Ok(output);
+                }
+                match self.root.judge(&way, &output).await? {
+                    Some(next) => way = next,
+                    None => return Ok(output),
+                }
             }
         })
     }

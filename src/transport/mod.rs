@@ -132,6 +132,18 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A stream that is being opened.
 pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Error>> + Send + 'a>>;
 
+/// What a script is fed with.
+pub type Feed = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A stream that is being opened.
+pub type Feeding<'a> = Pin<Box<dyn Future<Output = Result<Feed, Error>> + Send + 'a>>;
+
+/// Input for [`Transport::feed`], opened when the script is ready for it.
+pub trait Input: Send + Sync {
+    /// `ready` is the first line the script printed: it may say what it has already.
+    fn open<'a>(&'a self, ready: &'a str) -> Feeding<'a>;
+}
+
 /// A machine that scripts can be run on. Reconnects by itself when [`Transport::reconnect`] is asked for.
 pub trait Transport: Send + Sync {
     /// Runs a script as root, its text on standard input, and waits for its end.
@@ -144,6 +156,11 @@ pub trait Transport: Send + Sync {
     /// Opens a TCP connection from the machine to `host:port`: over SSH a direct-tcpip channel, so the port need
     /// not be open to anybody. [`Error::Refused`] when nothing listens there.
     fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a>;
+
+    /// Runs a script as root that prints a line once it is ready for input, and then gives it what `input` opens
+    /// for that line. Waiting for the line is what keeps the shell, which reads ahead, and sudo, which may want
+    /// a password first, from taking the input for theirs. A script that ends without a line is given nothing.
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a>;
 
     /// Opens a new connection in place of one that was lost.
     fn reconnect<'a>(&'a self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -161,6 +178,11 @@ pub struct Hold(pub Box<dyn std::any::Any + Send>);
 /// `127.0.0.1:6443`, `[::1]:6443`.
 fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The error for an input that broke off on this side.
+fn unreadable(error: &std::io::Error) -> Error {
+    Error::Other(format!("cannot read what is to be sent: {error}"))
 }
 
 /// The error for a script that was to be held and ended instead.

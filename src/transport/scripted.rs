@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Answer, Error, Hold, Holding, Opening, Output, Script, Stream, Transport, address};
+use tokio::io::AsyncReadExt as _;
+
+use super::{Answer, Error, Hold, Holding, Input, Opening, Output, Script, Stream, Transport, address};
 
 /// Expects scripts in order, each by a text it contains.
 #[derive(Default)]
@@ -12,6 +14,7 @@ pub struct Scripted {
     expected: Mutex<VecDeque<(String, Result<Output, Error>)>>,
     seen: Mutex<Vec<String>>,
     streams: Mutex<VecDeque<Box<dyn Stream>>>,
+    fed: Mutex<Vec<Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -47,6 +50,11 @@ impl Scripted {
     /// The scripts that came, in order.
     pub fn seen(&self) -> Vec<String> {
         lock(&self.seen).clone()
+    }
+
+    /// What scripts were fed with, in order.
+    pub fn fed(&self) -> Vec<Vec<u8>> {
+        lock(&self.fed).clone()
     }
 
     /// An error that names the first script which was expected and did not come.
@@ -98,6 +106,21 @@ impl Transport for Scripted {
             lock(&self.streams)
                 .pop_front()
                 .ok_or_else(|| Error::Other(format!("expected no connection to {}", address(host, port))))
+        })
+    }
+
+    /// Feeds a script whose output has a whole line.
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a> {
+        Box::pin(async move {
+            let output = self.answer(script)?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if let Some((ready, _)) = text.split_once('\n') {
+                let mut bytes = Vec::new();
+                let mut stream = input.open(ready).await?;
+                stream.read_to_end(&mut bytes).await.map_err(|e| super::unreadable(&e))?;
+                lock(&self.fed).push(bytes);
+            }
+            Ok(output)
         })
     }
 

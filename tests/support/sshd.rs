@@ -1,4 +1,4 @@
-//! A real sshd on the loopback address, with keys and a port of its own.
+//! A real sshd on the loopback address, with keys and a port of its own. Shared by the tests and the benchmark.
 #![allow(clippy::print_stderr, dead_code)]
 
 use std::net::{TcpListener, TcpStream};
@@ -34,11 +34,25 @@ pub fn keygen(path: &Path) {
 impl Server {
     /// `None`, with the reason printed, where no sshd can be started.
     pub fn start() -> Option<Self> {
-        Self::start_with("")
+        Self::start_by("exec", "")
     }
 
     /// With further lines for its configuration.
     pub fn start_with(more: &str) -> Option<Self> {
+        Self::start_by("exec", more)
+    }
+
+    /// A node whose traces (locks, notes) this machine never sees.
+    pub fn start_apart() -> Option<Self> {
+        Self::start_by(
+            "mkdir -p /run/datahub /var/lib/datahub && mount -t tmpfs tmpfs /run/datahub &&
+             mount -t tmpfs tmpfs /var/lib/datahub && exec",
+            "",
+        )
+    }
+
+    /// `exec` is shell, in a mount namespace of its own, that ends with the start of the command after it.
+    fn start_by(exec: &str, more: &str) -> Option<Self> {
         let sshd = Path::new("/usr/sbin/sshd");
         if !sshd.exists() || !rustix::process::geteuid().is_root() {
             eprintln!("skipped: needs /usr/sbin/sshd and root");
@@ -54,13 +68,14 @@ impl Server {
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-             MaxStartups 100\n{more}\n",
+             MaxStartups 100\nSubsystem sftp internal-sftp\n{more}\n",
             at("host"),
             at("authorized")
         );
         std::fs::write(dir.path().join("config"), config).expect("written");
-        let child = Command::new(sshd)
-            .args(["-D", "-e", "-f", &at("config")])
+        let command = format!("{exec} {} -D -e -f {}", sshd.display(), at("config"));
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &command])
             .stderr(Stdio::null())
             .spawn()
             .expect("sshd starts");

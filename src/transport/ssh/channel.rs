@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connect::Session;
 use crate::transport::collect::Collected;
-use crate::transport::{Error, Hold, Output, Stream, address};
+use crate::transport::{self, Error, Hold, Input, Output, Stream, address};
 
 /// Input goes in pieces of this size, each of which must get through within the time a dead peer is given.
 const PIECE: usize = 128 * 1024;
@@ -32,8 +33,40 @@ pub async fn run(session: &Session, command: &str, input: &[u8], limit: Duration
     timeout(limit, async {
         let (mut read, write) = start(session, command).await?;
         let mut collected = Collected::default();
-        let reading = Reading { session, read: &mut read, collected: &mut collected };
+        let mut reading = Reading { session, read: &mut read, collected: &mut collected };
         beside(reading.until_end(), send(session, &write, input, true)).await
+    })
+    .await
+    .unwrap_or(Err(Error::Timeout(limit)))
+}
+
+/// What became of a script that is to be fed.
+pub enum Fed {
+    /// It was ready, and took what it wanted.
+    Taken(Output),
+    /// It ended before it was ready.
+    Refused(Output),
+}
+
+/// Runs a command with `script` on its standard input and, once it has printed a line, with `input`.
+pub async fn feed(
+    session: &Session,
+    command: &str,
+    script: &[u8],
+    input: &dyn Input,
+    limit: Duration,
+) -> Result<Fed, Error> {
+    timeout(limit, async {
+        let (mut read, write) = start(session, command).await?;
+        let mut collected = Collected::default();
+        let mut reading = Reading { session, read: &mut read, collected: &mut collected };
+        match beside(reading.until_line(), send(session, &write, script, false)).await? {
+            First::Ended(output) => Ok(Fed::Refused(output)),
+            First::Line(line) => {
+                let sending = async { send(session, &write, input.open(&line).await?, true).await };
+                beside(reading.until_end(), sending).await.map(Fed::Taken)
+            }
+        }
     })
     .await
     .unwrap_or(Err(Error::Timeout(limit)))
@@ -49,7 +82,7 @@ pub async fn hold(
     let started = timeout(limit, async {
         let (mut read, write) = start(&session, command).await?;
         let mut collected = Collected::default();
-        let reading = Reading { session: &session, read: &mut read, collected: &mut collected };
+        let mut reading = Reading { session: &session, read: &mut read, collected: &mut collected };
         let first = beside(reading.until_line(), send(&session, &write, input, false)).await?;
         Ok::<_, Error>((first, read, write))
     });
@@ -92,9 +125,9 @@ async fn keep(
 struct Writer(Option<ChannelWriteHalf<Msg>>);
 
 impl Writer {
-    async fn data(&self, piece: &[u8]) -> Result<(), russh::Error> {
+    async fn data(&self, piece: Vec<u8>) -> Result<(), russh::Error> {
         match &self.0 {
-            Some(write) => write.data_bytes(piece.to_vec()).await,
+            Some(write) => write.data_bytes(piece).await,
             None => Ok(()),
         }
     }
@@ -159,8 +192,17 @@ pub async fn tunnel(session: &Session, host: &str, port: u16) -> Result<impl Str
     }
 }
 
-async fn send(session: &Session, write: &Writer, input: &[u8], close: bool) -> Result<(), Error> {
-    for piece in input.chunks(PIECE) {
+async fn send(
+    session: &Session,
+    write: &Writer,
+    mut input: impl AsyncRead + Unpin,
+    close: bool,
+) -> Result<(), Error> {
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        if input.read_buf(&mut piece).await.map_err(|e| transport::unreadable(&e))? == 0 {
+            break;
+        }
         match timeout(super::INACTIVITY, write.data(piece)).await {
             Ok(Ok(())) => {}
             // The command has ended without reading everything: how it ended says more.
@@ -199,12 +241,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn until_end(mut self) -> Result<Output, Error> {
+    async fn until_end(&mut self) -> Result<Output, Error> {
         while self.step().await? {}
         self.output()
     }
 
-    async fn until_line(mut self) -> Result<First, Error> {
+    async fn until_line(&mut self) -> Result<First, Error> {
         loop {
             if let Some(line) = self.collected.first_line() {
                 return Ok(First::Line(line));

@@ -10,7 +10,7 @@ use tokio::sync::RwLock;
 
 use super::prompt::{NoPrompts, Prompter, Secret};
 use super::sudo::Root;
-use super::{Answer, Error, Holding, Opening, Script, Stream, Transport};
+use super::{Answer, Error, Holding, Input, Opening, Script, Stream, Transport};
 
 mod auth;
 mod channel;
@@ -18,7 +18,7 @@ pub mod config;
 mod connect;
 pub mod host_key;
 
-use channel::Held;
+use channel::{Fed, Held};
 use connect::Session;
 
 /// A peer that is silent for this long is asked for a sign of life.
@@ -156,6 +156,31 @@ impl Transport for Ssh {
             let limit = self.options.connect_timeout;
             let opened = tokio::time::timeout(limit, channel::tunnel(&session, host, port)).await;
             Ok(Box::new(opened.unwrap_or(Err(Error::Timeout(limit)))?) as Box<dyn Stream>)
+        })
+    }
+
+    fn feed<'a>(&'a self, script: &'a Script, input: &'a dyn Input) -> Answer<'a> {
+        Box::pin(async move {
+            let mut way = self.root.way().await;
+            loop {
+                let session = self.session().await;
+                let text = way.input(&script.text);
+                let output = if way.is_check() {
+                    channel::run(&session, way.command(), &text, script.timeout).await?
+                } else {
+                    match channel::feed(&session, way.command(), &text, input, script.timeout).await? {
+                        Fed::Taken(output) => {
+                            self.root.worked().await;
+                            return Ok(output);
+                        }
+                        Fed::Refused(output) => output,
+                    }
+                };
+                match self.root.judge(&way, &output).await? {
+                    Some(next) => way = next,
+                    None => return Ok(output),
+                }
+            }
         })
     }
 
