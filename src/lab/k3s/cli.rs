@@ -129,6 +129,7 @@ async fn serve(settings: &Settings, rest: &[String]) -> Result<(), Failure> {
     }
     notify::stopping();
     log::info("Shutdown request received: terminated");
+    running.stop().await;
     Ok(())
 }
 

@@ -45,6 +45,20 @@ impl Running {
         }
     }
 
+    /// Ends the server; when it returns the database is closed.
+    pub async fn stop(mut self) {
+        /// How long connections may take to notice.
+        const PATIENCE: u32 = 100;
+        self.tasks.shutdown().await;
+        let Some(cluster) = self.cluster.take() else { return };
+        for _ in 0..PATIENCE {
+            if Arc::strong_count(&cluster) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Ends with the first task that fails.
     pub async fn failed(&mut self) -> Failure {
         loop {
@@ -137,8 +151,13 @@ async fn first(settings: &Settings, values: &Values) -> Result<Running, Failure>
 
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(cluster.clone(), listener));
-    tasks.spawn(controllers::run(cluster.clone(), !values.on("disable-helm-controller")));
-    tasks.spawn(manifests::watch(cluster.clone(), values.list("disable")));
+    let disabled = values.list("disable");
+    let enabled = controllers::Enabled {
+        helm: !values.on("disable-helm-controller"),
+        service_lb: !disabled.iter().any(|name| name == "servicelb"),
+    };
+    tasks.spawn(controllers::run(cluster.clone(), enabled));
+    tasks.spawn(manifests::watch(cluster.clone(), disabled));
     if !values.on("disable-agent") {
         let token = token::secure(&cluster.pki.server_ca.certificate, &format!("node:{}", credentials.agent));
         let agent = Agent::new(

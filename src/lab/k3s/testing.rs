@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -104,6 +105,30 @@ pub async fn merge(client: &Client, path: &str, body: Value) -> Answer {
     let call =
         Call { content_type: "application/merge-patch+json", ..Call::json(Method::PATCH, path, &body) };
     client.send(&call).await.expect("an answer")
+}
+
+/// The events of a watch.
+pub struct Lines {
+    body: hyper::body::Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    pub async fn open(client: &Client, path: &str) -> Self {
+        Self { body: client.stream(path).await.expect("a stream").into_body(), read: Vec::new() }
+    }
+
+    pub async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return serde_json::from_slice(&line).expect("an event");
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("in time");
+            let data = frame.expect("more").expect("well sent").into_data().expect("data");
+            self.read.extend_from_slice(&data);
+        }
+    }
 }
 
 /// Asks until an object is as wanted.

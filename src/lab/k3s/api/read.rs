@@ -184,7 +184,11 @@ impl Watcher {
             }
             tokio::select! {
                 news = changed.changed() => if news.is_err() { return Ok(()) },
-                () = tokio::time::sleep(BOOKMARK) => if bookmarks { self.bookmark(false).await? },
+                () = tokio::time::sleep(BOOKMARK) => match bookmarks {
+                    true => self.bookmark(false).await?,
+                    // Nothing is said, but it shows whether anyone still listens.
+                    false => self.sender.send_data(Bytes::new()).await.map_err(|_| Closed)?,
+                },
             }
         }
     }
