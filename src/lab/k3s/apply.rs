@@ -162,10 +162,16 @@ fn child<'a>(value: &'a Value, step: &str) -> &'a Value {
     match step.split_at(2) {
         ("f:", name) => &value[name],
         ("k:", keys) => position(value, keys).map_or(&Value::Null, |at| &value[at]),
-        (_, member) => {
-            object::items(value).iter().find(|item| item.to_string() == member).unwrap_or(&Value::Null)
+        (_, text) => {
+            let member = member(text);
+            object::items(value).iter().find(|item| **item == member).unwrap_or(&Value::Null)
         }
     }
+}
+
+/// The scalar a set's step means.
+fn member(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// Where in a list the item with these keys is.
@@ -195,9 +201,10 @@ fn remove(value: &mut Value, fields: &Fields) {
                     false => remove(&mut value[at], below),
                 }
             }
-            (_, member) => {
+            (_, text) => {
+                let member = member(text);
                 if let Some(list) = value.as_array_mut() {
-                    list.retain(|item| item.to_string() != member);
+                    list.retain(|item| *item != member);
                 }
             }
         }

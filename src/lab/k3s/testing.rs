@@ -12,14 +12,15 @@ use super::client::{Answer, Call, Client};
 use super::config::{self, Role, Values};
 use super::server::{self, Running};
 use super::settings::Settings;
-use super::{Failure, kubeconfig, pki};
+use super::{Failure, files, kubeconfig};
 
 /// Patience of a test: long, so that a busy machine does not matter.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One node's folder.
 pub struct Machine {
-    pub folder: tempfile::TempDir,
+    /// Removed with the machine.
+    _folder: tempfile::TempDir,
     pub settings: Settings,
 }
 
@@ -35,7 +36,7 @@ impl Machine {
             manifests: Duration::from_millis(100),
             ..Settings::machine(version)
         };
-        Self { folder, settings }
+        Self { _folder: folder, settings }
     }
 
     pub fn write(&self, path: &str, text: &str) {
@@ -45,7 +46,7 @@ impl Machine {
     }
 
     pub fn read(&self, path: &str) -> String {
-        pki::read(&self.settings.path(path)).expect("readable")
+        files::read(&self.settings.path(path)).expect("readable")
     }
 
     fn values(&self, role: Role, line: &[&str]) -> Values {

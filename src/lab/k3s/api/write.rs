@@ -185,17 +185,19 @@ fn check_kind(resource: &Resource, value: &Value) -> Result<(), ApiError> {
     )))
 }
 
-/// A body as JSON or YAML (apply patches are YAML, of which JSON is a part).
+/// A body as JSON, or YAML where it says so (apply patches do, and are JSON nearly always).
 pub fn parse(request: &Request) -> Result<Value, ApiError> {
     if request.content_type.contains("protobuf") {
         return Err(ApiError::unsupported_media("application/json, application/yaml"));
     }
     let decoding = |error: String| ApiError::bad_request(format!("error decoding: {error}"));
-    if request.content_type.contains("yaml") {
-        let text = std::str::from_utf8(&request.body).map_err(|error| decoding(error.to_string()))?;
-        return yaml::one(text).map(Option::unwrap_or_default).map_err(decoding);
+    match serde_json::from_slice(&request.body) {
+        Err(_) if request.content_type.contains("yaml") => {
+            let text = std::str::from_utf8(&request.body).map_err(|error| decoding(error.to_string()))?;
+            yaml::one(text).map(Option::unwrap_or_default).map_err(decoding)
+        }
+        read => read.map_err(|error| decoding(error.to_string())),
     }
-    serde_json::from_slice(&request.body).map_err(|error| decoding(error.to_string()))
 }
 
 fn parse_optional(request: &Request) -> Result<Value, ApiError> {

@@ -14,6 +14,7 @@ pub fn step(tools: &Tools<'_>) {
     let nodes = tools.list("nodes");
     for node in &nodes {
         if !object::is_going(node) {
+            number(tools, node, &nodes);
             doubt(tools, node);
             taint(tools, node);
         }
@@ -27,6 +28,21 @@ pub fn step(tools: &Tools<'_>) {
         }
     }
     forget_passwords(tools, &nodes);
+}
+
+/// A new node gets the first pod network that is free.
+fn number(tools: &Tools<'_>, node: &Value, nodes: &[Object]) {
+    if node["spec"]["podCIDR"].is_string() {
+        return;
+    }
+    let network = |number: usize| format!("10.42.{number}.0/24");
+    let is_free = |network: &String| nodes.iter().all(|other| other["spec"]["podCIDR"] != network.as_str());
+    if let Some(free) = (0..256).map(network).find(is_free) {
+        tools.modify("nodes", node, |node| {
+            node["spec"]["podCIDR"] = json!(free);
+            node["spec"]["podCIDRs"] = json!([free]);
+        });
+    }
 }
 
 /// A node whose lease has run out is not known to be ready.
