@@ -34,6 +34,7 @@ mod config;
 mod controllers;
 mod defaults;
 mod failure;
+mod fields;
 mod files;
 mod kubeconfig;
 mod kubectl;
@@ -56,7 +57,7 @@ mod server;
 mod settings;
 mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;

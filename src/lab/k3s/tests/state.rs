@@ -116,3 +116,22 @@ async fn a_server_reads_its_configuration_file() {
     let node = until(&machine.client(), "/api/v1/nodes/one", object::is_ready).await;
     assert_eq!((object::label(&node, "a"), object::label(&node, "b")), (Some("1"), Some("2")));
 }
+
+#[tokio::test]
+async fn an_upgrade_shows_in_the_node_and_keeps_the_cluster() {
+    let mut machine = Machine::new(VERSION);
+    let running = machine.server("one", &["--token", "secret"]).await.expect("started");
+    let before = until(&machine.client(), "/api/v1/nodes/one", object::is_ready).await;
+    apply(&machine.client(), MAP, "datahub", false, map()).await;
+    running.stop().await;
+    machine.settings.version = "v1.36.4+k3s1".to_owned();
+    let _running = machine.server("one", &["--token", "secret"]).await.expect("started");
+    let client = machine.client();
+    let after = until(&client, "/api/v1/nodes/one", |node| {
+        node["status"]["nodeInfo"]["kubeletVersion"] == "v1.36.4+k3s1" && object::is_ready(node)
+    })
+    .await;
+    assert_eq!(object::uid(&before), object::uid(&after));
+    assert_eq!(get(&client, "/version").await["gitVersion"], "v1.36.4+k3s1");
+    assert_eq!(get(&client, MAP).await["data"]["x"], "1");
+}
