@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use super::client::{self, Call, Client};
 use super::config::Values;
 use super::kubelet::Kubelet;
-use super::pki::{self, Pair};
+use super::pki::Pair;
 use super::settings::Settings;
 use super::token::{self, Token};
-use super::{Failure, log, machine, object};
+use super::{Failure, files, kubeconfig, log, machine, object, runtime};
 
 /// The embedded containerd of K3s's 1.36 line.
 const RUNTIME: &str = "containerd://2.3.2-k3s1";
@@ -56,10 +56,10 @@ impl NodeConfig {
 fn node_id(settings: &Settings) -> Result<String, Failure> {
     let path = settings.path("/etc/rancher/node/id");
     if !path.exists() {
-        pki::make_folder(path.parent().unwrap_or(Path::new("/")), 0o755)?;
-        pki::write(&path, &format!("{}\n", token::random_hex(4)), 0o644)?;
+        files::make_parent(&path, 0o755)?;
+        files::write(&path, &format!("{}\n", token::random_hex(4)), 0o644)?;
     }
-    Ok(pki::read(&path)?.trim().to_owned())
+    Ok(files::read(&path)?.trim().to_owned())
 }
 
 /// Reads `key=value:Effect` or `key:Effect`.
@@ -188,13 +188,17 @@ impl Agent {
             )));
         }
         let folder = self.data.join("agent");
-        pki::make_folder(&folder, 0o700)?;
+        files::make_folder(&folder, 0o700)?;
         for name in ["client-ca.crt", "server-ca.crt"] {
             let path = format!("/v1-k3s/{name}");
-            pki::write(&folder.join(name), &supervisor.send(&Call::get(&path)).await?.text(), 0o600)?;
+            files::write(&folder.join(name), &supervisor.send(&Call::get(&path)).await?.text(), 0o600)?;
         }
         self.node_pair(supervisor, "serving-kubelet", password).await?;
-        self.node_pair(supervisor, "client-kubelet", password).await
+        let own = self.node_pair(supervisor, "client-kubelet", password).await?;
+        runtime::write(&self.settings, &self.data)?;
+        let ca = files::read(&folder.join("server-ca.crt"))?;
+        kubeconfig::write(&folder.join("kubelet.kubeconfig"), &self.url, &ca, &own, 0o600)?;
+        Ok(own)
     }
 
     /// Fetches a certificate that is bound to the node's name and password.
@@ -221,8 +225,8 @@ impl Agent {
         let (certificate, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").unwrap_or(text.len()));
         let pair = Pair { certificate: certificate.to_owned(), key: key.to_owned() };
         let folder = self.data.join("agent");
-        pki::write(&folder.join(format!("{name}.crt")), &pair.certificate, 0o600)?;
-        pki::write(&folder.join(format!("{name}.key")), &pair.key, 0o600)?;
+        files::write(&folder.join(format!("{name}.crt")), &pair.certificate, 0o600)?;
+        files::write(&folder.join(format!("{name}.key")), &pair.key, 0o600)?;
         Ok(pair)
     }
 
@@ -230,10 +234,10 @@ impl Agent {
     fn password(&self) -> Result<String, Failure> {
         let path = self.settings.path("/etc/rancher/node/password");
         if !path.exists() {
-            pki::make_folder(path.parent().unwrap_or(Path::new("/")), 0o755)?;
-            pki::write(&path, &format!("{}\n", token::random_hex(16)), 0o600)?;
+            files::make_parent(&path, 0o755)?;
+            files::write(&path, &format!("{}\n", token::random_hex(16)), 0o600)?;
         }
-        Ok(pki::read(&path)?.trim().to_owned())
+        Ok(files::read(&path)?.trim().to_owned())
     }
 
     /// Creates the Node, or brings the labels of the one that is there up to date.
@@ -255,7 +259,6 @@ impl Agent {
             "apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {}, "status": self.status(),
         });
         node["metadata"]["name"] = json!(self.node.name);
-        node["spec"]["podCIDR"] = json!("10.42.0.0/24");
         node["spec"]["providerID"] = json!(format!("k3s://{}", self.node.name));
         if !self.node.taints.is_empty() {
             node["spec"]["taints"] = json!(self.node.taints);
@@ -392,14 +395,14 @@ impl Agent {
 /// `maxPods` of the kubelet's drop-ins, `agent/etc/kubelet.conf.d/*.conf`, in name order; the last one wins.
 fn drop_in_max_pods(data: &Path) -> Result<Option<u64>, Failure> {
     let folder = data.join("agent/etc/kubelet.conf.d");
-    pki::make_folder(&folder, 0o700)?;
+    files::make_folder(&folder, 0o700)?;
     let entries = std::fs::read_dir(&folder).map_err(|error| Failure::file(&folder, error))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "conf"));
     files.sort();
     let mut found = None;
     for file in files {
-        let text = pki::read(&file)?;
+        let text = files::read(&file)?;
         let config: Option<Value> = super::yaml::one(&text).map_err(|error| {
             Failure::said(format!(
                 "failed to load kubelet config file, path: {}, error: {error}",

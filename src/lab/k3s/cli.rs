@@ -14,7 +14,7 @@ use super::agent::{Agent, NodeConfig};
 use super::client::{Call, Client};
 use super::config::{self, Role, Values};
 use super::settings::{MARKER, Settings};
-use super::{Failure, artifact, kubeconfig, kubectl, log, notify, object, pki, server, token};
+use super::{Failure, artifact, files, kubeconfig, kubectl, log, notify, object, server, token};
 
 /// The names under which the binary is the simulation.
 const NAMES: &[&str] = &["k3s", "kubectl", "crictl", "ctr"];
@@ -129,6 +129,7 @@ async fn serve(settings: &Settings, rest: &[String]) -> Result<(), Failure> {
     }
     notify::stopping();
     log::info("Shutdown request received: terminated");
+    running.stop().await;
     Ok(())
 }
 
@@ -256,7 +257,7 @@ async fn tokens(settings: &Settings, rest: &[String]) -> Result<(), Failure> {
             if !answer.is_success() {
                 return Err(Failure::said(answer.value()["message"].as_str().unwrap_or("rejected")));
             }
-            let ca = pki::read(&settings.path("/var/lib/rancher/k3s/server/tls/server-ca.crt"))?;
+            let ca = files::read(&settings.path("/var/lib/rancher/k3s/server/tls/server-ca.crt"))?;
             say(&token::secure(&ca, &text))
         }
         Some("list") => {

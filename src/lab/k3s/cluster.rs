@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::Failure;
-use super::pki::{self, Pki};
+use super::pki::Pki;
 use super::settings::Settings;
 use super::store::Store;
 use super::tls::Serving;
+use super::{Failure, files};
 
 /// The passwords that let nodes join.
 #[derive(Clone)]
@@ -64,8 +64,8 @@ impl Cluster {
         }
         let pair = self.pki.serving("kube-apiserver", &names)?;
         let tls = self.data.join("server/tls");
-        pki::write(&tls.join("serving-kube-apiserver.crt"), &pair.certificate, 0o600)?;
-        pki::write(&tls.join("serving-kube-apiserver.key"), &pair.key, 0o600)?;
+        files::write(&tls.join("serving-kube-apiserver.crt"), &pair.certificate, 0o600)?;
+        files::write(&tls.join("serving-kube-apiserver.key"), &pair.key, 0o600)?;
         self.serving.set(&pair)
     }
 }

@@ -6,14 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::pki::{self, Pair};
-use super::{Failure, yaml};
+use super::pki::Pair;
+use super::{Failure, files, yaml};
 
 /// Writes the file in K3s's layout.
 pub fn write(path: &Path, server: &str, ca: &str, admin: &Pair, mode: u32) -> Result<(), Failure> {
-    if let Some(folder) = path.parent() {
-        pki::make_folder(folder, 0o755)?;
-    }
+    files::make_parent(path, 0o755)?;
     let text = format!(
         "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: {server}\n  \
          name: default\ncontexts:\n- context:\n    cluster: default\n    user: default\n  name: default\n\
@@ -23,7 +21,7 @@ pub fn write(path: &Path, server: &str, ca: &str, admin: &Pair, mode: u32) -> Re
         BASE64.encode(&admin.certificate),
         BASE64.encode(&admin.key)
     );
-    pki::write(path, &text, mode)
+    files::write(path, &text, mode)
 }
 
 /// What a client needs of the file.
@@ -38,7 +36,7 @@ pub fn read(path: &Path) -> Result<Access, Failure> {
     let bad = |what: &str| {
         Failure::said(format!("error loading config file {:?}: {what}", path.display().to_string()))
     };
-    let document: Value = yaml::one(&pki::read(path)?).map_err(|error| bad(&error))?.unwrap_or_default();
+    let document: Value = yaml::one(&files::read(path)?).map_err(|error| bad(&error))?.unwrap_or_default();
     let decoded = |value: &Value| {
         let bytes = BASE64.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
         String::from_utf8(bytes).unwrap_or_default()

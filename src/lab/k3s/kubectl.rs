@@ -214,7 +214,7 @@ async fn delete(client: &Client, words: &Words) -> Result<(), Failure> {
 async fn apply(client: &Client, words: &Words) -> Result<(), Failure> {
     let text = match words.file.as_deref() {
         Some("-") => std::io::read_to_string(std::io::stdin()).map_err(Failure::request)?,
-        Some(path) => super::pki::read(std::path::Path::new(path))?,
+        Some(path) => super::files::read(std::path::Path::new(path))?,
         None => return Err(Failure::said("error: must specify one of -f and -k")),
     };
     for wanted in yaml::objects(&text).map_err(Failure::said)? {

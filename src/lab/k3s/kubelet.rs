@@ -75,7 +75,9 @@ impl<'a> Kubelet<'a> {
                 self.delete(pod).await?;
                 continue;
             }
-            if pod["status"]["phase"] != "Pending" {
+            // One that was Running while nobody heard of this node is said to be ready again.
+            let is_doubted = pod["status"]["phase"] == "Running" && !object::is_ready(pod);
+            if pod["status"]["phase"] != "Pending" && !is_doubted {
                 continue;
             }
             let since = *seen.entry(object::uid(pod).to_owned()).or_insert_with(Instant::now);

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::api::{self, ApiError, Caller, Reply, Request};
@@ -28,10 +29,12 @@ const BODY: usize = 3 << 20;
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener) -> Result<(), Failure> {
     let acceptor =
         TlsAcceptor::from(tls::server(&cluster.pki.client_ca.certificate, cluster.serving.clone())?);
+    let mut connections = JoinSet::new();
     loop {
         // A connection that ends before it is accepted is its caller's affair.
         let Ok((stream, _)) = listener.accept().await else { continue };
-        tokio::spawn(connection(cluster.clone(), acceptor.clone(), stream));
+        connections.spawn(connection(cluster.clone(), acceptor.clone(), stream));
+        while connections.try_join_next().is_some() {}
     }
 }
 

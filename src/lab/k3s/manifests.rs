@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 use super::objects::{DeleteOptions, PatchKind, Writer};
 use super::store::Store;
-use super::{Failure, bootstrap, log, object, pki, resources, token, yaml};
+use super::{Failure, bootstrap, files, log, object, resources, token, yaml};
 
 /// The manager of what manifests apply.
 const MANAGER: &str = "deploy@k3s";
@@ -40,8 +40,8 @@ pub fn write_packaged(data: &Path, disabled: &[String]) -> Result<(), Failure> {
         if disabled.iter().any(|name| name == component) {
             continue;
         }
-        pki::make_folder(path.parent().unwrap_or(data), 0o700)?;
-        pki::write(&path, text, 0o600)?;
+        files::make_parent(&path, 0o700)?;
+        files::write(&path, text, 0o600)?;
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ pub async fn watch(cluster: Arc<Cluster>, disabled: Vec<String>) -> Result<(), F
     remove_disabled(&cluster.store, &base, &disabled);
     let mut applied = BTreeMap::new();
     loop {
-        for path in files(&base) {
+        for path in manifests(&base) {
             if let Err(failure) = apply_changed(&cluster.store, &path, &mut applied) {
                 log::error(format!(
                     "Failed to process config: failed to process {}: {failure}",
@@ -65,7 +65,7 @@ pub async fn watch(cluster: Arc<Cluster>, disabled: Vec<String>) -> Result<(), F
 }
 
 /// The manifests below a folder, sorted, without the skipped ones.
-fn files(base: &Path) -> Vec<PathBuf> {
+fn manifests(base: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     collect(base, &mut all);
     all.sort();
@@ -102,7 +102,7 @@ fn apply_changed(
     if applied.get(path) == Some(&modified) {
         return Ok(());
     }
-    let text = pki::read(path)?;
+    let text = files::read(path)?;
     for wanted in yaml::objects(&text).map_err(Failure::said)? {
         apply(store, wanted)?;
     }
@@ -176,7 +176,7 @@ mod tests {
         for name in ["b.yaml", "a.yml", "b.yaml.skip", ".c.yaml", "note.txt", "sub/d.json"] {
             std::fs::write(folder.path().join(name), "").expect("written");
         }
-        let found: Vec<_> = files(folder.path())
+        let found: Vec<_> = manifests(folder.path())
             .iter()
             .map(|path| path.strip_prefix(folder.path()).expect("below").display().to_string())
             .collect();

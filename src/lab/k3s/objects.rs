@@ -322,10 +322,7 @@ impl Writer<'_> {
 
     /// Completes an apply, which has recorded its owners itself.
     fn finish_owned(&self, old: Option<&Value>, new: Value) -> Result<Write, ApiError> {
-        let managed = new["metadata"]["managedFields"].clone();
-        let mut new = self.complete(old, new)?;
-        new["metadata"]["managedFields"] = managed;
-        Ok(settled(new))
+        self.complete(old, new).map(settled)
     }
 
     fn complete(&self, old: Option<&Value>, mut new: Value) -> Result<Value, ApiError> {

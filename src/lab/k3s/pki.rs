@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
@@ -17,7 +16,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Failure;
+use super::{Failure, files};
 
 /// The files of the two authorities: what the database keeps for a restore.
 pub const AUTHORITY_FILES: [&str; 4] = ["server-ca.crt", "server-ca.key", "client-ca.crt", "client-ca.key"];
@@ -48,7 +47,7 @@ pub struct Pki {
 impl Pki {
     /// Reads the authorities, or makes them where there are none.
     pub fn open(tls: &Path) -> Result<Self, Failure> {
-        make_folder(tls, 0o700)?;
+        files::make_folder(tls, 0o700)?;
         Ok(Self { server_ca: authority(tls, "server-ca")?, client_ca: authority(tls, "client-ca")? })
     }
 
@@ -87,10 +86,10 @@ impl Pki {
 
 /// Writes the authorities' files, as a restore or a join does.
 pub fn write_files(tls: &Path, files: &BTreeMap<String, String>) -> Result<(), Failure> {
-    make_folder(tls, 0o700)?;
+    files::make_folder(tls, 0o700)?;
     for name in AUTHORITY_FILES {
         if let Some(text) = files.get(name) {
-            write(&tls.join(name), text, 0o600)?;
+            files::write(&tls.join(name), text, 0o600)?;
         }
     }
     Ok(())
@@ -105,11 +104,11 @@ pub fn is_there(tls: &Path) -> bool {
 pub fn keep(tls: &Path, name: &str, make: impl FnOnce() -> Result<Pair, Failure>) -> Result<Pair, Failure> {
     let (certificate, key) = (tls.join(format!("{name}.crt")), tls.join(format!("{name}.key")));
     if certificate.exists() && key.exists() {
-        return Ok(Pair { certificate: read(&certificate)?, key: read(&key)? });
+        return Ok(Pair { certificate: files::read(&certificate)?, key: files::read(&key)? });
     }
     let pair = make()?;
-    write(&certificate, &pair.certificate, 0o600)?;
-    write(&key, &pair.key, 0o600)?;
+    files::write(&certificate, &pair.certificate, 0o600)?;
+    files::write(&key, &pair.key, 0o600)?;
     Ok(pair)
 }
 
@@ -200,35 +199,6 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, Failure> {
         }
     }
     Ok(identity)
-}
-
-/// Makes a folder and those above it.
-pub fn make_folder(path: &Path, mode: u32) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|error| Failure::file(path, error))
-}
-
-/// Reads a file.
-pub fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::file(path, error))
-}
-
-/// Writes a file whole: a new file of that mode takes the old one's place.
-pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let written = std::fs::remove_file(&new).or_else(|_| Ok(())).and_then(|()| {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&new, path)
-    });
-    written.map_err(|error: std::io::Error| Failure::file(path, error))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use super::settings::Settings;
 use super::store::Store;
 use super::tls::Serving;
 use super::token::{self, Token};
-use super::{Failure, bootstrap, controllers, kubeconfig, listen, log, machine, manifests};
+use super::{Failure, bootstrap, controllers, files, kubeconfig, listen, log, machine, manifests};
 
 /// A server that runs until this is dropped.
 pub struct Running {
@@ -42,6 +42,20 @@ impl Running {
             while !cluster.as_ref().map_or_else(|| !settings.never_ready(), |cluster| cluster.is_ready()) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+
+    /// Ends the server; when it returns the database is closed.
+    pub async fn stop(mut self) {
+        /// How long connections may take to notice.
+        const PATIENCE: u32 = 100;
+        self.tasks.shutdown().await;
+        let Some(cluster) = self.cluster.take() else { return };
+        for _ in 0..PATIENCE {
+            if Arc::strong_count(&cluster) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -77,10 +91,10 @@ impl Places {
             false => data.join("server/db/state.db"),
         };
         for folder in ["server/manifests", "server/cred", "server/static", "agent", "data"] {
-            pki::make_folder(&data.join(folder), 0o700)?;
+            files::make_folder(&data.join(folder), 0o700)?;
         }
-        pki::make_folder(database.parent().unwrap_or(&data), 0o700)?;
-        pki::make_folder(&settings.path("/run/k3s"), 0o711)?;
+        files::make_parent(&database, 0o700)?;
+        files::make_folder(&settings.path("/run/k3s"), 0o711)?;
         Ok(Self { tls: data.join("server/tls"), data, database, is_etcd })
     }
 }
@@ -137,8 +151,13 @@ async fn first(settings: &Settings, values: &Values) -> Result<Running, Failure>
 
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(cluster.clone(), listener));
-    tasks.spawn(controllers::run(cluster.clone(), !values.on("disable-helm-controller")));
-    tasks.spawn(manifests::watch(cluster.clone(), values.list("disable")));
+    let disabled = values.list("disable");
+    let enabled = controllers::Enabled {
+        helm: !values.on("disable-helm-controller"),
+        service_lb: !disabled.iter().any(|name| name == "servicelb"),
+    };
+    tasks.spawn(controllers::run(cluster.clone(), enabled));
+    tasks.spawn(manifests::watch(cluster.clone(), disabled));
     if !values.on("disable-agent") {
         let token = token::secure(&cluster.pki.server_ca.certificate, &format!("node:{}", credentials.agent));
         let agent = Agent::new(
@@ -231,7 +250,7 @@ async fn listen_on(bind: &str, port: u16) -> Result<TcpListener, Failure> {
 /// A token from its flag or the file its `-file` flag names.
 pub fn given_token(settings: &Settings, values: &Values, name: &str) -> Result<Option<String>, Failure> {
     if let Some(path) = values.text(&format!("{name}-file")) {
-        return Ok(Some(pki::read(&settings.path(path))?.trim().to_owned()));
+        return Ok(Some(files::read(&settings.path(path))?.trim().to_owned()));
     }
     Ok(values.text(name).map(str::to_owned))
 }
@@ -249,7 +268,7 @@ fn credentials(settings: &Settings, values: &Values, places: &Places) -> Result<
     let kept = places.data.join("server/token");
     let server = match given_token(settings, values, "token")? {
         Some(given) => password(&given)?,
-        None if kept.exists() => password(&pki::read(&kept)?)?,
+        None if kept.exists() => password(&files::read(&kept)?)?,
         None => token::random_hex(16),
     };
     let agent = match given_token(settings, values, "agent-token")? {
@@ -288,28 +307,21 @@ fn keep_tokens(data: &Path, pki: &Pki, credentials: &Credentials) -> Result<(), 
     let folder = data.join("server");
     let ca = &pki.server_ca.certificate;
     let server = token::secure(ca, &format!("server:{}", credentials.server));
-    pki::write(&folder.join("token"), &(server + "\n"), 0o600)?;
-    link(&folder.join("token"), &folder.join("node-token"))?;
+    files::write(&folder.join("token"), &(server + "\n"), 0o600)?;
+    files::link(&folder.join("token"), &folder.join("node-token"))?;
     match credentials.agent == credentials.server {
-        true => link(&folder.join("token"), &folder.join("agent-token"))?,
+        true => files::link(&folder.join("token"), &folder.join("agent-token"))?,
         false => {
             let agent = token::secure(ca, &format!("node:{}", credentials.agent));
-            pki::write(&folder.join("agent-token"), &(agent + "\n"), 0o600)?;
+            files::write(&folder.join("agent-token"), &(agent + "\n"), 0o600)?;
         }
     }
     let passwords = format!(
         "{},server,server,k3s:server\n{},node,node,k3s:agent\n",
         credentials.server, credentials.agent
     );
-    pki::make_folder(&folder.join("cred"), 0o700)?;
-    pki::write(&folder.join("cred/passwd"), &passwords, 0o600)
-}
-
-fn link(to: &Path, at: &Path) -> Result<(), Failure> {
-    if at.symlink_metadata().is_ok() {
-        std::fs::remove_file(at).map_err(|error| Failure::file(at, error))?;
-    }
-    std::os::unix::fs::symlink(to, at).map_err(|error| Failure::file(at, error))
+    files::make_folder(&folder.join("cred"), 0o700)?;
+    files::write(&folder.join("cred/passwd"), &passwords, 0o600)
 }
 
 fn serving_names(values: &Values, node: &NodeConfig) -> BTreeSet<String> {

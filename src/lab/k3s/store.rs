@@ -24,8 +24,8 @@ CREATE INDEX IF NOT EXISTS kine_prev_revision_index ON kine (prev_revision);
 CREATE UNIQUE INDEX IF NOT EXISTS kine_name_prev_revision_uindex ON kine (name, prev_revision);
 ";
 const INSERT: &str =
-    "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value, old_value)
-    VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, NULL)";
+    "INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease, value, old_value)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, NULL)";
 
 /// How many events are kept for watches.
 const HISTORY: usize = 4096;
@@ -241,8 +241,9 @@ impl Store {
     /// Writes such a row once.
     pub fn put_row(&self, name: &str, value: &str) -> rusqlite::Result<()> {
         let mut state = self.lock();
-        state.database.execute(INSERT, params![name, 1, 0, 0, 0, value.as_bytes()])?;
-        state.revision = u64::try_from(state.database.last_insert_rowid()).unwrap_or(state.revision);
+        let revision = state.revision + 1;
+        state.database.execute(INSERT, params![revision, name, 1, 0, 0, 0, value.as_bytes()])?;
+        state.revision = revision;
         Ok(())
     }
 
@@ -276,6 +277,7 @@ impl State {
             self.database.prepare_cached("DELETE FROM kine WHERE name = ?1")?.execute([key.path()])?;
         }
         self.database.prepare_cached(INSERT)?.execute(params![
+            revision,
             key.path(),
             i64::from(old.is_none()),
             i64::from(deleted),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -11,14 +12,15 @@ use super::client::{Answer, Call, Client};
 use super::config::{self, Role, Values};
 use super::server::{self, Running};
 use super::settings::Settings;
-use super::{Failure, kubeconfig, pki};
+use super::{Failure, files, kubeconfig};
 
 /// Patience of a test: long, so that a busy machine does not matter.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One node's folder.
 pub struct Machine {
-    pub folder: tempfile::TempDir,
+    /// Removed with the machine.
+    _folder: tempfile::TempDir,
     pub settings: Settings,
 }
 
@@ -34,7 +36,7 @@ impl Machine {
             manifests: Duration::from_millis(100),
             ..Settings::machine(version)
         };
-        Self { folder, settings }
+        Self { _folder: folder, settings }
     }
 
     pub fn write(&self, path: &str, text: &str) {
@@ -44,7 +46,7 @@ impl Machine {
     }
 
     pub fn read(&self, path: &str) -> String {
-        pki::read(&self.settings.path(path)).expect("readable")
+        files::read(&self.settings.path(path)).expect("readable")
     }
 
     fn values(&self, role: Role, line: &[&str]) -> Values {
@@ -104,6 +106,30 @@ pub async fn merge(client: &Client, path: &str, body: Value) -> Answer {
     let call =
         Call { content_type: "application/merge-patch+json", ..Call::json(Method::PATCH, path, &body) };
     client.send(&call).await.expect("an answer")
+}
+
+/// The events of a watch.
+pub struct Lines {
+    body: hyper::body::Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    pub async fn open(client: &Client, path: &str) -> Self {
+        Self { body: client.stream(path).await.expect("a stream").into_body(), read: Vec::new() }
+    }
+
+    pub async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return serde_json::from_slice(&line).expect("an event");
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("in time");
+            let data = frame.expect("more").expect("well sent").into_data().expect("data");
+            self.read.extend_from_slice(&data);
+        }
+    }
 }
 
 /// Asks until an object is as wanted.

@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn forms() {
         let hash = "a".repeat(64);
-        let cases: &[(&str, Result<(Option<&str>, Credentials), TokenError>)] = &[
+        type Parsed = Result<(Option<&'static str>, Credentials), TokenError>;
+        let cases: &[(&str, Parsed)] = &[
             ("secret", Ok((None, password("", "secret")))),
             ("secret\n", Ok((None, password("", "secret")))),
             ("a:b", Ok((None, password("", "a:b")))),

@@ -3,6 +3,7 @@
 mod discovery;
 mod error;
 mod health;
+mod operation;
 mod path;
 mod read;
 mod reply;
@@ -17,6 +18,8 @@ pub use error::ApiError;
 pub use path::{Query, Target};
 pub use reply::Reply;
 pub use request::{Caller, Request};
+
+use operation::Operation;
 
 use super::cluster::Cluster;
 use super::resources;
@@ -52,23 +55,22 @@ fn resource(cluster: &Cluster, request: &Request, query: &Query) -> Result<Reply
     if resource.namespaced && target.namespace.is_empty() && !target.name.is_empty() {
         return Err(ApiError::no_such_path());
     }
-    if !matches!(target.subresource.as_str(), "" | "status") {
-        return subresource::answer(store, &resource, &target, query, request);
+    let operation = Operation { store, resource: &resource, target: &target, query, request };
+    match target.subresource.as_str() {
+        "" => {}
+        "status" if resource.status => {}
+        "status" => return Err(ApiError::no_such_path()),
+        _ => return subresource::answer(operation),
     }
-    if target.subresource == "status" && !resource.status {
-        return Err(ApiError::no_such_path());
-    }
-    let whole = target.name.is_empty();
-    match (&request.method, whole) {
-        (&Method::GET, _) if query.on("watch") => read::watch(store, &resource, &target, query),
-        (&Method::GET, true) => read::list(store, &resource, &target, query),
-        (&Method::GET, false) => read::get(store, &resource, &target)
-            .map(|object| Reply::json(200, &read::at_version(&object, &resource))),
-        (&Method::POST, true) => write::create(store, &resource, &target, query, request),
-        (&Method::PUT, false) => write::replace(store, &resource, &target, query, request),
-        (&Method::PATCH, false) => write::patch(store, &resource, &target, query, request),
-        (&Method::DELETE, true) => write::delete_collection(store, &resource, &target, query, request),
-        (&Method::DELETE, false) => write::delete(store, &resource, &target, query, request),
+    match (&request.method, target.name.is_empty()) {
+        (&Method::GET, _) if query.on("watch") => read::watch(operation),
+        (&Method::GET, true) => read::list(operation),
+        (&Method::GET, false) => read::get(operation).map(|object| operation.object(200, &object)),
+        (&Method::POST, true) => write::create(operation),
+        (&Method::PUT, false) => write::replace(operation),
+        (&Method::PATCH, false) => write::patch(operation),
+        (&Method::DELETE, true) => write::delete_collection(operation),
+        (&Method::DELETE, false) => write::delete(operation),
         _ => Err(ApiError::method_not_allowed()),
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::path::{Query, Target};
+use super::operation::Operation;
 use super::reply::{Body, Reply};
 use crate::lab::k3s::resources::Resource;
 use crate::lab::k3s::selector::{Fields, Labels};
@@ -23,7 +23,8 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(resource: &Resource, target: &Target, query: &Query) -> Result<Self, ApiError> {
+    fn new(operation: Operation<'_>) -> Result<Self, ApiError> {
+        let Operation { resource, target, query, .. } = operation;
         let mut fields = query.get("fieldSelector").unwrap_or_default().to_owned();
         if !target.name.is_empty() {
             fields = format!("metadata.name={}", target.name);
@@ -35,6 +36,13 @@ impl Filter {
                 .map_err(ApiError::bad_request)?,
             fields: Fields::parse(&fields).map_err(ApiError::bad_request)?,
         })
+    }
+
+    /// The objects that are there, and the revision they are of.
+    fn list(&self, store: &Store) -> (Vec<Object>, u64) {
+        let (mut objects, revision) = store.list(&self.resource, &self.namespace);
+        objects.retain(|object| self.takes(object));
+        (objects, revision)
     }
 
     fn takes(&self, object: &Value) -> bool {
@@ -61,77 +69,45 @@ impl Filter {
 }
 
 /// One object.
-pub fn get(store: &Store, resource: &Resource, target: &Target) -> Result<Object, ApiError> {
+pub fn get(operation: Operation<'_>) -> Result<Object, ApiError> {
+    let Operation { store, resource, target, .. } = operation;
     store
         .get(&Key::new(&resource.id(), &target.namespace, &target.name))
         .ok_or_else(|| ApiError::not_found(resource, &target.name))
 }
 
 /// The objects a request's selectors take.
-pub fn matching(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-) -> Result<Vec<Object>, ApiError> {
-    let filter = Filter::new(resource, target, query)?;
-    Ok(store
-        .list(&filter.resource, &filter.namespace)
-        .0
-        .into_iter()
-        .filter(|object| filter.takes(object))
-        .collect())
+pub fn matching(operation: Operation<'_>) -> Result<Vec<Object>, ApiError> {
+    Filter::new(operation).map(|filter| filter.list(operation.store).0)
 }
 
 /// The objects of a collection. `limit` and `continue` are understood; the token is the place of the next object.
-pub fn list(store: &Store, resource: &Resource, target: &Target, query: &Query) -> Result<Reply, ApiError> {
-    let filter = Filter::new(resource, target, query)?;
-    let (objects, revision) = store.list(&filter.resource, &filter.namespace);
-    let objects: Vec<Object> = objects.into_iter().filter(|object| filter.takes(object)).collect();
-    let start: usize = match query.get("continue") {
+pub fn list(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let (objects, revision) = Filter::new(operation)?.list(operation.store);
+    let start: usize = match operation.query.get("continue") {
         Some(token) => token.parse().map_err(|_| ApiError::bad_request("continue key is not valid"))?,
         None => 0,
     };
-    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+    let limit = operation.query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
     let end = limit.map_or(objects.len(), |limit: usize| objects.len().min(start.saturating_add(limit)));
-    let page = objects.get(start..end).unwrap_or_default();
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if end < objects.len() {
         metadata["continue"] = json!(end.to_string());
         metadata["remainingItemCount"] = json!(objects.len() - end);
     }
-    let items: Vec<Value> = page.iter().map(|object| at_version(object, resource)).collect();
-    Ok(Reply::json(
-        200,
-        &json!({
-            "kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
-            "metadata": metadata, "items": items,
-        }),
-    ))
-}
-
-/// An object at the version it is asked for; versions of custom resources are not converted.
-pub fn at_version(object: &Value, resource: &Resource) -> Value {
-    let mut object = object.clone();
-    object["apiVersion"] = json!(resource.api_version());
-    object
+    Ok(operation.list(&metadata, objects.get(start..end).unwrap_or_default()))
 }
 
 /// A stream of changes: from a revision on, or what is there first.
-pub fn watch(store: &Store, resource: &Resource, target: &Target, query: &Query) -> Result<Reply, ApiError> {
-    let filter = Filter::new(resource, target, query)?;
-    let asked = query.get("resourceVersion").filter(|version| *version != "0");
-    let (initial, from) = match asked {
+pub fn watch(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let Operation { store, resource, query, .. } = operation;
+    let filter = Filter::new(operation)?;
+    let (initial, from) = match query.get("resourceVersion").filter(|version| *version != "0") {
         Some(version) => {
-            let from: u64 = version
-                .parse()
-                .map_err(|_| ApiError::bad_request(format!("invalid resource version {version:?}")))?;
-            (Vec::new(), from)
+            let invalid = |_| ApiError::bad_request(format!("invalid resource version {version:?}"));
+            (Vec::new(), version.parse().map_err(invalid)?)
         }
-        None => {
-            let (objects, revision) = store.list(&filter.resource, &filter.namespace);
-            (objects.into_iter().filter(|object| filter.takes(object)).collect(), revision)
-        }
+        None => filter.list(store),
     };
     let bookmarks = query.on("allowWatchBookmarks");
     let initial_end = query.on("sendInitialEvents");
@@ -184,7 +160,11 @@ impl Watcher {
             }
             tokio::select! {
                 news = changed.changed() => if news.is_err() { return Ok(()) },
-                () = tokio::time::sleep(BOOKMARK) => if bookmarks { self.bookmark(false).await? },
+                () = tokio::time::sleep(BOOKMARK) => match bookmarks {
+                    true => self.bookmark(false).await?,
+                    // Nothing is said, but it shows whether anyone still listens.
+                    false => self.sender.send_data(Bytes::new()).await.map_err(|_| Closed)?,
+                },
             }
         }
     }
@@ -201,7 +181,8 @@ impl Watcher {
     }
 
     async fn send(&mut self, kind: &str, object: &Value) -> Result<(), Closed> {
-        let object = at_version(object, &self.resource);
+        let mut object = object.clone();
+        object["apiVersion"] = json!(self.resource.api_version());
         self.line(&json!({"type": kind, "object": object})).await
     }
 

@@ -4,51 +4,37 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::path::{Query, Target};
+use super::operation::Operation;
+use super::path::Target;
 use super::read;
 use super::reply::Reply;
-use super::request::Request;
 use super::write;
 use crate::lab::k3s::controllers::disruption;
 use crate::lab::k3s::object;
-use crate::lab::k3s::objects::{DeleteOptions, Writer};
+use crate::lab::k3s::objects::DeleteOptions;
 use crate::lab::k3s::resources::Resource;
-use crate::lab::k3s::store::Store;
 
-pub fn answer(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
+pub fn answer(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let Operation { resource, target, request, .. } = operation;
     let plain = Target { subresource: String::new(), ..target.clone() };
+    let operation = operation.on(&plain);
     match (resource.id().as_str(), target.subresource.as_str(), &request.method) {
-        ("pods", "eviction", &Method::POST) => evict(store, resource, &plain, query, request),
+        ("pods", "eviction", &Method::POST) => evict(operation),
         ("pods", "log", &Method::GET) => {
-            let pod = read::get(store, resource, &plain)?;
+            let pod = read::get(operation)?;
             let node = pod["spec"]["nodeName"].as_str().unwrap_or("none");
             Ok(Reply::text(200, format!("simulated: no container of {} runs on {node}\n", target.name)))
         }
-        ("namespaces", "finalize", &Method::PUT) => write::replace(store, resource, &plain, query, request),
+        ("namespaces", "finalize", &Method::PUT) => write::replace(operation),
         (_, "scale", &Method::GET) if has_scale(resource) => {
-            read::get(store, resource, &plain).map(|object| Reply::json(200, &scale(&object)))
+            read::get(operation).map(|object| Reply::json(200, &scale(&object)))
         }
         (_, "scale", &Method::PUT | &Method::PATCH) if has_scale(resource) => {
             let wanted = write::parse(request)?["spec"]["replicas"].clone();
-            let writer = Writer {
-                store,
-                resource,
-                namespace: &target.namespace,
-                name: &target.name,
-                subresource: "",
-                manager: query.get("fieldManager").unwrap_or_else(|| request.agent()),
-                dry_run: query.get("dryRun") == Some("All"),
-            };
-            if !writer.modify(|object| object["spec"]["replicas"] = wanted)? {
+            if !operation.writer().modify(|object| object["spec"]["replicas"] = wanted)? {
                 return Err(ApiError::not_found(resource, &target.name));
             }
-            read::get(store, resource, &plain).map(|object| Reply::json(200, &scale(&object)))
+            read::get(operation).map(|object| Reply::json(200, &scale(&object)))
         }
         _ => Err(ApiError::no_such_path()),
     }
@@ -71,32 +57,15 @@ fn scale(object: &Value) -> Value {
 }
 
 /// Evicts a pod where its disruption budgets allow that.
-fn evict(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
-    let eviction = write::parse(request)?;
-    let pod = read::get(store, resource, target)?;
-    let refused = disruption::refusal(store, &pod);
-    if let Some(refusal) = refused {
+fn evict(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let eviction = write::parse(operation.request)?;
+    let pod = read::get(operation)?;
+    if let Some(refusal) = disruption::refusal(operation.store, &pod) {
         return Err(ApiError::disruption(&refusal.budget, refusal.healthy, refusal.needed));
     }
-    let options = DeleteOptions::from_object(&eviction["deleteOptions"]);
-    let dry_run = query.get("dryRun") == Some("All")
-        || object::items(&eviction["deleteOptions"]["dryRun"]).iter().any(|value| value == "All");
-    let writer = Writer {
-        store,
-        resource,
-        namespace: &target.namespace,
-        name: &target.name,
-        subresource: "",
-        manager: request.agent(),
-        dry_run,
-    };
-    writer.delete(&options)?;
+    let mut writer = operation.writer();
+    writer.dry_run |= object::items(&eviction["deleteOptions"]["dryRun"]).iter().any(|value| value == "All");
+    writer.delete(&DeleteOptions::from_object(&eviction["deleteOptions"]))?;
     Ok(Reply::json(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),

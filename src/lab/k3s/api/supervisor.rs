@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Caller, Query, Reply, Request};
 use crate::lab::k3s::cluster::Cluster;
-use crate::lab::k3s::{Failure, log, machine, node_password, pki};
+use crate::lab::k3s::{Failure, files, log, machine, node_password};
 
 const PREFIX: &str = "/v1-k3s/";
 
@@ -128,7 +128,7 @@ fn snapshot(cluster: &Cluster, query: &Query) -> Result<Reply, Failure> {
         return Ok(Reply::text(500, "etcd datastore disabled"));
     }
     let folder = cluster.data.join("server/db/snapshots");
-    pki::make_folder(&folder, 0o700)?;
+    files::make_folder(&folder, 0o700)?;
     let base = query.get("name").unwrap_or("on-demand");
     let name = format!("{base}-{}-{}", cluster.node_name, jiff::Timestamp::now().as_second());
     cluster.store.snapshot(&folder.join(&name))?;

@@ -3,70 +3,33 @@
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::operation::Operation;
 use super::path::{Query, Target};
 use super::read;
 use super::reply::Reply;
 use super::request::Request;
 use crate::lab::k3s::object;
-use crate::lab::k3s::objects::{DeleteOptions, Deleted, PatchKind, Writer};
+use crate::lab::k3s::objects::{DeleteOptions, Deleted, PatchKind};
 use crate::lab::k3s::resources::Resource;
-use crate::lab::k3s::store::Store;
 use crate::lab::k3s::yaml;
 
-/// The writer of a request.
-fn writer<'a>(
-    store: &'a Store,
-    resource: &'a Resource,
-    target: &'a Target,
-    query: &'a Query,
-    request: &'a Request,
-) -> Writer<'a> {
-    let manager = query.get("fieldManager").unwrap_or_else(|| request.agent());
-    Writer {
-        store,
-        resource,
-        namespace: &target.namespace,
-        name: &target.name,
-        subresource: &target.subresource,
-        manager,
-        dry_run: query.get("dryRun") == Some("All"),
-    }
-}
-
 /// `POST` to a collection.
-pub fn create(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
-    let wanted = body(resource, request)?;
-    let created = writer(store, resource, target, query, request).create(wanted)?;
-    Ok(Reply::json(201, &read::at_version(&created, resource)))
+pub fn create(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let wanted = body(operation.resource, operation.request)?;
+    let created = operation.writer().create(wanted)?;
+    Ok(operation.object(201, &created))
 }
 
 /// `PUT` of an object or its status.
-pub fn replace(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
-    let wanted = body(resource, request)?;
-    let written = writer(store, resource, target, query, request).replace(wanted)?;
-    Ok(Reply::json(200, &read::at_version(&written, resource)))
+pub fn replace(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let wanted = body(operation.resource, operation.request)?;
+    let written = operation.writer().replace(wanted)?;
+    Ok(operation.object(200, &written))
 }
 
 /// `PATCH` of an object or its status.
-pub fn patch(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
+pub fn patch(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let Operation { resource, query, request, .. } = operation;
     let content_type = request.content_type.split(';').next().unwrap_or_default().trim();
     let kind = match content_type {
         "application/json-patch+json" => PatchKind::Json,
@@ -90,30 +53,25 @@ pub fn patch(
     if apply {
         check_kind(resource, &patch)?;
     }
-    let (written, created) = writer(store, resource, target, query, request).patch(kind, &patch)?;
-    Ok(Reply::json(if created { 201 } else { 200 }, &read::at_version(&written, resource)))
+    let (written, created) = operation.writer().patch(kind, &patch)?;
+    Ok(operation.object(if created { 201 } else { 200 }, &written))
 }
 
 /// `DELETE` of an object.
-pub fn delete(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
-    let options = delete_options(query, request)?;
-    let mut writer = writer(store, resource, target, query, request);
-    writer.dry_run |= object::items(&parse_optional(request)?["dryRun"]).iter().any(|value| value == "All");
+pub fn delete(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let options = delete_options(operation.query, operation.request)?;
+    let mut writer = operation.writer();
+    writer.dry_run |=
+        object::items(&parse_optional(operation.request)?["dryRun"]).iter().any(|value| value == "All");
     Ok(match writer.delete(&options)? {
-        Deleted::Going(object) => Reply::json(200, &read::at_version(&object, resource)),
+        Deleted::Going(object) => operation.object(200, &object),
         Deleted::Gone(object) => Reply::json(
             200,
             &json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {
-                    "name": object::name(&object), "kind": resource.plural, "uid": object::uid(&object),
-                    "group": resource.group,
+                    "name": object::name(&object), "uid": object::uid(&object),
+                    "kind": operation.resource.plural, "group": operation.resource.group,
                 },
             }),
         ),
@@ -121,35 +79,22 @@ pub fn delete(
 }
 
 /// `DELETE` of a collection: each object on its own.
-pub fn delete_collection(
-    store: &Store,
-    resource: &Resource,
-    target: &Target,
-    query: &Query,
-    request: &Request,
-) -> Result<Reply, ApiError> {
-    let options = delete_options(query, request)?;
-    let objects = read::matching(store, resource, target, query)?;
+pub fn delete_collection(operation: Operation<'_>) -> Result<Reply, ApiError> {
+    let options = delete_options(operation.query, operation.request)?;
+    let objects = read::matching(operation)?;
     for found in &objects {
         let one = Target {
             name: object::name(found).to_owned(),
             namespace: object::namespace(found).to_owned(),
-            ..target.clone()
+            ..operation.target.clone()
         };
-        match writer(store, resource, &one, query, request).delete(&options) {
+        match operation.on(&one).writer().delete(&options) {
             Ok(_) => {}
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
     }
-    let items: Vec<Value> = objects.iter().map(|object| read::at_version(object, resource)).collect();
-    Ok(Reply::json(
-        200,
-        &json!({
-            "kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
-            "metadata": {"resourceVersion": store.revision().to_string()}, "items": items,
-        }),
-    ))
+    Ok(operation.list(&json!({"resourceVersion": operation.store.revision().to_string()}), &objects))
 }
 
 fn delete_options(query: &Query, request: &Request) -> Result<DeleteOptions, ApiError> {
@@ -185,17 +130,19 @@ fn check_kind(resource: &Resource, value: &Value) -> Result<(), ApiError> {
     )))
 }
 
-/// A body as JSON or YAML (apply patches are YAML, of which JSON is a part).
+/// A body as JSON, or YAML where it says so (apply patches do, and are JSON nearly always).
 pub fn parse(request: &Request) -> Result<Value, ApiError> {
     if request.content_type.contains("protobuf") {
         return Err(ApiError::unsupported_media("application/json, application/yaml"));
     }
     let decoding = |error: String| ApiError::bad_request(format!("error decoding: {error}"));
-    if request.content_type.contains("yaml") {
-        let text = std::str::from_utf8(&request.body).map_err(|error| decoding(error.to_string()))?;
-        return yaml::one(text).map(Option::unwrap_or_default).map_err(decoding);
+    match serde_json::from_slice(&request.body) {
+        Err(_) if request.content_type.contains("yaml") => {
+            let text = std::str::from_utf8(&request.body).map_err(|error| decoding(error.to_string()))?;
+            yaml::one(text).map(Option::unwrap_or_default).map_err(decoding)
+        }
+        read => read.map_err(|error| decoding(error.to_string())),
     }
-    serde_json::from_slice(&request.body).map_err(|error| decoding(error.to_string()))
 }
 
 fn parse_optional(request: &Request) -> Result<Value, ApiError> {

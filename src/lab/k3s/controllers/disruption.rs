@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::{Tools, pods};
 use crate::lab::k3s::object;
 use crate::lab::k3s::selector::Labels;
 use crate::lab::k3s::store::Store;
@@ -42,6 +43,32 @@ impl Numbers {
     }
 }
 
+/// Keeps every budget's status.
+pub fn step(tools: &Tools<'_>) {
+    const ID: &str = "poddisruptionbudgets.policy";
+    for budget in tools.list(ID) {
+        let pods = tools.store.list("pods", object::namespace(&budget)).0;
+        let selector = Labels::from_object(&budget["spec"]["selector"]);
+        let selected: Vec<&Value> = pods
+            .iter()
+            .map(|pod| &**pod)
+            .filter(|pod| selector.matches(pod) && pods::is_active(pod))
+            .collect();
+        let numbers = Numbers::of(&budget, &selected);
+        tools.modify_status(ID, &budget, |budget| {
+            pods::put_status(
+                budget,
+                &[
+                    ("expectedPods", numbers.expected),
+                    ("currentHealthy", numbers.healthy),
+                    ("desiredHealthy", numbers.needed),
+                    ("disruptionsAllowed", numbers.allowed()),
+                ],
+            );
+        });
+    }
+}
+
 /// A number, or a percentage rounded up.
 fn share(value: &Value, of: i64) -> i64 {
     match value
@@ -66,8 +93,11 @@ pub fn refusal(store: &Store, pod: &Value) -> Option<Refusal> {
         if !selector.matches(pod) {
             return None;
         }
-        let selected: Vec<&Value> =
-            pods.iter().map(|pod| &**pod).filter(|pod| selector.matches(pod)).collect();
+        let selected: Vec<&Value> = pods
+            .iter()
+            .map(|pod| &**pod)
+            .filter(|pod| selector.matches(pod) && pods::is_active(pod))
+            .collect();
         let numbers = Numbers::of(budget, &selected);
         (numbers.allowed() == 0).then(|| Refusal {
             budget: object::name(budget).to_owned(),
