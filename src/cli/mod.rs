@@ -40,14 +40,7 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// The folder that holds datahub.toml, or the file [default: the nearest inventory/]
-    #[arg(
-        short,
-        long,
-        global = true,
-        env = "DATAHUB_INVENTORY",
-        value_name = "PATH",
-        hide_env_values = true
-    )]
+    #[arg(short, long, global = true, env = "DATAHUB_INVENTORY", value_name = "PATH", hide_env_values = true)]
     inventory: Option<PathBuf>,
     /// A folder with roles/ and templates/ of your own, laid over the built-in ones
     /// [default: the folder above the inventory's]
