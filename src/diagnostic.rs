@@ -7,11 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A text file a person wrote, kept so that a mistake can show its own line.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Source {
     /// The path as the user knows it; built-in files are named `builtin:roles/base/role.toml`.
     pub path: PathBuf,
     pub text: String,
+}
+
+/// By hand, for the text is long and stands in every place.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Source {

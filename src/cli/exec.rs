@@ -21,15 +21,15 @@ pub struct Exec {
     #[command(flatten)]
     selection: Selection,
     /// Give up after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, help_heading = "Output")]
     timeout: u64,
     /// How to print
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
     pub format: Shape,
     #[command(flatten)]
     login: Login,
     /// What to run
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Arguments")]
     command: Vec<String>,
 }
 

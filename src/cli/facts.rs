@@ -15,7 +15,7 @@ pub struct Facts {
     #[command(flatten)]
     selection: Selection,
     /// How to print
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
     pub format: Shape,
     #[command(flatten)]
     login: Login,

@@ -40,7 +40,14 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// The folder that holds datahub.toml, or the file [default: the nearest inventory/]
-    #[arg(short, long, global = true, env = "DATAHUB_INVENTORY", value_name = "PATH", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "DATAHUB_INVENTORY",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
     inventory: Option<PathBuf>,
     /// A folder with roles/ and templates/ of your own, laid over the built-in ones
     /// [default: the folder above the inventory's]
@@ -68,6 +75,8 @@ enum Command {
     Inventory(inventory::Inventory),
     Facts(facts::Facts),
     Exec(exec::Exec),
+    #[cfg(feature = "lab")]
+    Lab(lab::Lab),
     Completions(completions::Completions),
 }
 
@@ -80,6 +89,8 @@ impl Command {
             Self::Inventory(command) => command.format.into(),
             Self::Facts(command) => command.format.into(),
             Self::Exec(command) => command.format.into(),
+            #[cfg(feature = "lab")]
+            Self::Lab(command) => command.format(),
         }
     }
 }
@@ -127,7 +138,9 @@ pub fn main() -> Exit {
     let result = runtime.block_on(run(cli, &ui));
     // A name lookup or a prompt on a thread of its own must not hold up the end.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| problem::report(&ui, &error))
+    let exit = result.unwrap_or_else(|error| problem::report(&ui, &error));
+    // Nobody may take half a plan for the whole one.
+    if exit == Exit::Done && ui.lost_output() { Exit::Failed } else { exit }
 }
 
 async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
@@ -139,6 +152,8 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
         Command::Inventory(command) => command.run(&global, ui),
         Command::Facts(command) => command.run(&global, ui).await,
         Command::Exec(command) => command.run(&global, ui).await,
+        #[cfg(feature = "lab")]
+        Command::Lab(command) => command.run(&global, ui).await,
         Command::Completions(command) => command.run(&mut Cli::command()),
     }
 }

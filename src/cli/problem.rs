@@ -39,8 +39,8 @@ impl Problem {
         Self { message: message.into(), hint: Some(hint.into()), exit: Exit::Usage }.into()
     }
 
-    pub fn failed(message: impl Into<String>, hint: Option<String>) -> anyhow::Error {
-        Self { message: message.into(), hint, exit: Exit::Failed }.into()
+    pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()), exit: Exit::Failed }.into()
     }
 }
 

@@ -95,7 +95,8 @@ fn inventory_path(global: &Global) -> anyhow::Result<PathBuf> {
         return Ok(path.clone());
     }
     let here = std::env::current_dir()?;
-    let found = here.ancestors().map(|folder| folder.join("inventory")).find(|f| f.join("datahub.toml").is_file());
+    let found =
+        here.ancestors().map(|folder| folder.join("inventory")).find(|f| f.join("datahub.toml").is_file());
     match found {
         // As the user would write it.
         Some(folder) if folder.parent() == Some(&here) => Ok("inventory".into()),

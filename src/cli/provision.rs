@@ -25,10 +25,10 @@ pub struct Provision {
     #[command(flatten)]
     pub run: Run,
     /// Only show what would be changed, as a diff
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     dry_run: bool,
     /// With --dry-run: exit with 2 if changes are pending
-    #[arg(long, requires = "dry_run")]
+    #[arg(long, requires = "dry_run", help_heading = "Run")]
     detailed_exitcode: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct Plan {
     #[command(flatten)]
     pub run: Run,
     /// Exit with 2 if changes are pending
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     detailed_exitcode: bool,
 }
 
@@ -47,13 +47,13 @@ pub struct Run {
     #[command(flatten)]
     selection: Selection,
     /// Only these roles of the nodes; may be given several times
-    #[arg(short, long, value_name = "ROLE", value_delimiter = ',')]
+    #[arg(short, long, value_name = "ROLE", value_delimiter = ',', help_heading = "Run")]
     role: Vec<String>,
     /// Set a variable for this run; VALUE is read as TOML, else taken as a string
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Run")]
     set: Vec<(String, toml::Value)>,
     /// How to print: text for people, json for an event a line, markdown for a pull request
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Run")]
     pub format: Format,
     #[command(flatten)]
     login: Login,
@@ -194,7 +194,8 @@ fn assignment(text: &str) -> Result<(String, toml::Value), String> {
     if name.is_empty() {
         return Err("the name is missing before `=`".into());
     }
-    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok();
+    let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("v"));
     Ok((name.to_owned(), read.unwrap_or_else(|| value.into())))
 }
 
@@ -206,7 +207,8 @@ fn run_id() -> String {
 
 /// `user@machine`, for the record, the node's lock and its journal.
 fn owner() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{machine}")
 }

@@ -73,15 +73,19 @@ mod tests {
         };
         let choose = |node: &[&str], group: &[&str], all| {
             let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-            Selection { node: owned(node), group: owned(group), all }.nodes(&inventory).map_err(|e| e.to_string())
+            Selection { node: owned(node), group: owned(group), all }
+                .nodes(&inventory)
+                .map_err(|e| e.to_string())
         };
         assert_eq!(choose(&["b", "c"], &[], false), Ok(vec!["c".into(), "b".into()]));
         assert_eq!(choose(&["a"], &["y"], false), Ok(vec!["a".into()]));
         assert_eq!(choose(&[], &["x"], false), Ok(vec!["c".into(), "b".into()]));
         assert_eq!(choose(&[], &[], true).map(|n| n.len()), Ok(3));
-        for (node, group, wanted) in
-            [(&[][..], &[][..], "no target"), (&["d"], &[], "unknown node `d`"), (&[], &["none"], "no node is in")]
-        {
+        for (node, group, wanted) in [
+            (&[][..], &[][..], "no target"),
+            (&["d"], &[], "unknown node `d`"),
+            (&[], &["none"], "no node is in"),
+        ] {
             let error = choose(node, group, false).expect_err("refused");
             assert!(error.contains(wanted), "{error}");
         }

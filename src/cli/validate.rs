@@ -17,7 +17,8 @@ impl Validate {
         let secrets = Secrets::placeholder();
         let nodes = project.inventory.nodes.keys();
         let plans = all_plans(nodes.map(|node| project.plan_offline(node, &Vars::new(), None, &secrets)))?;
-        let resources: usize = plans.iter().flat_map(|plan| &plan.roles).map(|role| role.resources.len()).sum();
+        let resources: usize =
+            plans.iter().flat_map(|plan| &plan.roles).map(|role| role.resources.len()).sum();
         ui.line(&format!(
             "{}: valid ({} nodes, {} groups, {} roles, {resources} resources)",
             project.inventory.source.path.display(),

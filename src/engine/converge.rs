@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     /// Something has been changed since everything was asked.
     dirty: bool,
     changed: Vec<String>,
+    /// Label and text of every note given.
+    noted: BTreeSet<(String, String)>,
     lock: Option<Hold>,
     started: Instant,
     pub summary: Summary,
@@ -66,6 +68,7 @@ impl<'a> Run<'a> {
             seen: Answers::default(),
             dirty: false,
             changed: Vec::new(),
+            noted: BTreeSet::new(),
             lock: None,
             started,
             summary: Summary::default(),
@@ -174,14 +177,7 @@ impl<'a> Run<'a> {
             self.ask(&questions).await?;
             verdict = self.verdict(role, planned)?;
         }
-        for note in planned.resource.notes(&self.seen) {
-            self.emit(Event::Note {
-                node: self.node(),
-                role: role.name.clone(),
-                resource: planned.label(),
-                note,
-            });
-        }
+        self.notes(role, planned);
         let change = match verdict {
             Verdict::Converged => return Ok(false),
             Verdict::Refused(reason) => return Err(self.failure(role, Some(planned), reason).into()),
@@ -191,6 +187,7 @@ impl<'a> Run<'a> {
                     node: self.node(),
                     role: role.name.clone(),
                     resource: planned.label(),
+                    place: planned.place.to_string(),
                     reason,
                 });
                 return Ok(false);
@@ -204,7 +201,7 @@ impl<'a> Run<'a> {
             resource: planned.label(),
             place: planned.place.to_string(),
             differences: change.differences.clone(),
-            notify: planned.notify.clone(),
+            notify: self.described(role, planned),
         });
         if !self.context.dry_run {
             self.apply(role, planned, later.first(), &change).await?;
@@ -212,6 +209,26 @@ impl<'a> Run<'a> {
         }
         self.summary.changed += 1;
         Ok(true)
+    }
+
+    /// What a change would notify, in words.
+    fn described(&self, role: &RolePlan, planned: &Planned) -> Vec<String> {
+        planned.notify.iter().map(|name| step::describe(&role.handlers[name].action)).collect()
+    }
+
+    /// Says what is true of a resource but no difference, each once.
+    fn notes(&mut self, role: &RolePlan, planned: &Planned) {
+        for note in planned.resource.notes(&self.seen) {
+            if self.noted.insert((planned.label(), note.clone())) {
+                self.emit(Event::Note {
+                    node: self.node(),
+                    role: role.name.clone(),
+                    resource: planned.label(),
+                    place: planned.place.to_string(),
+                    note,
+                });
+            }
+        }
     }
 
     fn verdict(&self, role: &RolePlan, planned: &Planned) -> Result<Verdict, Stop> {
@@ -257,15 +274,14 @@ impl<'a> Run<'a> {
         }
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
         self.seen.extend(answers);
-        if let Verdict::Differs(still) = self.verdict(role, planned)? {
-            let mut failure = self.failure(
-                role,
-                Some(planned),
-                format!("the change was made, but the node still differs: {}", list(&still)),
-            );
+        if let Some(still) = unsettled(self.verdict(role, planned)?) {
+            let message = format!("the change was made, but the node is still not as wanted: {still}");
+            let mut failure = self.failure(role, Some(planned), message);
             failure.output = self.last_lines(&text);
             return Err(failure.into());
         }
+        // What only shows once the change is made: that a unit does not run in a container.
+        self.notes(role, planned);
         self.emit(Event::Changed {
             node: self.node(),
             role: role.name.clone(),
@@ -386,12 +402,9 @@ impl<'a> Run<'a> {
         self.ask_everything().await?;
         for role in &self.plan.roles {
             for planned in &role.resources {
-                let Verdict::Differs(change) = self.verdict(role, planned)? else { continue };
-                let mut failure = self.failure(
-                    role,
-                    Some(planned),
-                    format!("it was as wanted and is not any more: {}", list(&change)),
-                );
+                let Some(why) = unsettled(self.verdict(role, planned)?) else { continue };
+                let message = format!("it was as wanted and is not any more: {why}");
+                let mut failure = self.failure(role, Some(planned), message);
                 let label = planned.label();
                 let later: Vec<&str> =
                     self.changed.iter().skip_while(|c| **c != label).skip(1).map(String::as_str).collect();
@@ -413,7 +426,8 @@ impl<'a> Run<'a> {
     }
 
     async fn take_lock(&mut self) -> Result<(), Stop> {
-        let script = Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(1800));
+        let script = Script::new(step::lock(&self.context.owner, &self.context.run))
+            .timeout(Duration::from_secs(1800));
         let (line, hold) =
             self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
         if line.trim() == "locked" {
@@ -479,8 +493,8 @@ impl<'a> Run<'a> {
                         }
                     }
                     if self.lock.take().is_some() {
-                        let lock =
-                            Script::new(step::lock(&self.context.owner)).timeout(Duration::from_secs(60));
+                        let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
+                            .timeout(Duration::from_secs(60));
                         let (line, hold) = self.transport.hold(&lock).await?;
                         if line.trim() != "locked" {
                             return Err(transport::Error::Other(format!(
@@ -545,6 +559,15 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// Why a resource that should be converged is not.
+fn unsettled(verdict: Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Converged => None,
+        Verdict::Differs(change) => Some(list(&change)),
+        Verdict::Unknown(reason) | Verdict::Refused(reason) => Some(reason),
+    }
 }
 
 fn list(change: &Change) -> String {

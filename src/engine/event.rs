@@ -49,6 +49,7 @@ pub enum Event {
         resource: String,
         place: String,
         differences: Vec<Difference>,
+        /// The handlers it notifies, in words: `restart ssh.service`.
         notify: Vec<String>,
     },
     /// Made so, and read back.
@@ -63,12 +64,14 @@ pub enum Event {
         node: String,
         role: String,
         resource: String,
+        place: String,
         reason: String,
     },
     Note {
         node: String,
         role: String,
         resource: String,
+        place: String,
         note: String,
     },
     /// A handler will run (dry run) or was notified.

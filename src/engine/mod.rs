@@ -233,18 +233,18 @@ struct End {
 /// One node from beginning to end. Whatever happens, every one of its stages is closed, so nobody waits forever.
 async fn node(target: &Target, stages: &Stages, forks: &Semaphore, context: &Context) -> End {
     let mut now = context.interrupt.clone();
-    let work = converge_node(target, stages, forks, context);
+    let mut run = None;
     let result = tokio::select! {
-        result = work => result,
-        _ = now.wait_for(|i| *i == Interrupt::Now) => (Summary::default(), Err(Stop::Interrupted)),
+        result = converge_node(target, stages, forks, context, &mut run) => result,
+        _ = now.wait_for(|i| *i == Interrupt::Now) => Err(Stop::Interrupted),
     };
+    let summary = run.map(Run::finish).unwrap_or_default();
     for (role, _) in &target.roles {
         if stages.0.get(&(target.node.clone(), role.clone())).is_some_and(|s| *s.borrow() == Stage::Open) {
             stages.set(&target.node, role, Stage::Failed);
         }
     }
     let node = target.node.clone();
-    let (summary, result) = result;
     let (failed, interrupted) = match result {
         Ok(()) => {
             context.events.emit(Event::NodeFinished { node, summary: summary.clone() });
@@ -263,57 +263,54 @@ async fn node(target: &Target, stages: &Stages, forks: &Semaphore, context: &Con
     End { summary, failed, interrupted }
 }
 
-async fn converge_node(
-    target: &Target,
+/// Leaves what it has done in `run`, also when it is dropped halfway.
+async fn converge_node<'a>(
+    target: &'a Target,
     stages: &Stages,
     forks: &Semaphore,
-    context: &Context,
-) -> (Summary, Result<(), Stop>) {
-    let mut run: Option<Run<'_>> = None;
-    let result = async {
-        let mut permit = forks.acquire().await.ok();
-        if context.interrupt() >= Interrupt::AfterStep {
-            return Err(Stop::Interrupted);
-        }
-        let run = run.insert(Run::open(target, context).await?);
-        for (role, after) in &target.roles {
-            for needed in after {
-                if stages.open_elsewhere(&target.node, needed).is_some() {
-                    context.events.emit(Event::Waiting {
-                        node: target.node.clone(),
-                        role: role.clone(),
-                        on: needed.clone(),
-                    });
-                    // Somebody else may need the place to finish what this one waits for.
-                    drop(permit.take());
-                }
-                if let Err(failed) = stages.wait(&target.node, needed).await {
-                    let reason = format!("role {needed} failed on {failed}");
-                    context.events.emit(Event::NodeSkipped {
-                        node: target.node.clone(),
-                        role: role.clone(),
-                        reason: reason.clone(),
-                    });
-                    return Err(Failure {
-                        message: format!("role {role} was skipped: {reason}"),
-                        role: Some(role.clone()),
-                        hint: Some(format!("mend {failed} first, then run again")),
-                        ..Failure::default()
-                    }
-                    .into());
-                }
-                if permit.is_none() {
-                    permit = forks.acquire().await.ok();
-                }
-            }
-            if let Err(stop) = run.role(role).await {
-                stages.set(&target.node, role, Stage::Failed);
-                return Err(stop);
-            }
-            stages.set(&target.node, role, Stage::Done);
-        }
-        run.prove().await
+    context: &'a Context,
+    run: &mut Option<Run<'a>>,
+) -> Result<(), Stop> {
+    let mut permit = forks.acquire().await.ok();
+    if context.interrupt() >= Interrupt::AfterStep {
+        return Err(Stop::Interrupted);
     }
-    .await;
-    (run.map(Run::finish).unwrap_or_default(), result)
+    let run = run.insert(Run::open(target, context).await?);
+    for (role, after) in &target.roles {
+        for needed in after {
+            if stages.open_elsewhere(&target.node, needed).is_some() {
+                context.events.emit(Event::Waiting {
+                    node: target.node.clone(),
+                    role: role.clone(),
+                    on: needed.clone(),
+                });
+                // Somebody else may need the place to finish what this one waits for.
+                drop(permit.take());
+            }
+            if let Err(failed) = stages.wait(&target.node, needed).await {
+                let reason = format!("role {needed} failed on {failed}");
+                context.events.emit(Event::NodeSkipped {
+                    node: target.node.clone(),
+                    role: role.clone(),
+                    reason: reason.clone(),
+                });
+                return Err(Failure {
+                    message: format!("role {role} was skipped: {reason}"),
+                    role: Some(role.clone()),
+                    hint: Some(format!("mend {failed} first, then run again")),
+                    ..Failure::default()
+                }
+                .into());
+            }
+            if permit.is_none() {
+                permit = forks.acquire().await.ok();
+            }
+        }
+        if let Err(stop) = run.role(role).await {
+            stages.set(&target.node, role, Stage::Failed);
+            return Err(stop);
+        }
+        stages.set(&target.node, role, Stage::Done);
+    }
+    run.prove().await
 }

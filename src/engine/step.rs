@@ -6,11 +6,22 @@ use crate::role::{Action, Handler};
 use crate::shell::{emit, quote};
 
 /// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
-/// It waits for a step that an earlier, dead run left running.
-pub fn lock(owner: &str) -> String {
+/// It waits for a step that an earlier, dead run left running, and clears away what nobody will pick up: the
+/// long steps of other runs than `run`.
+pub fn lock(owner: &str, run: &str) -> String {
+    let owner = quote(owner);
+    let own = quote(&format!("/run/datahub/step-{run}-"));
     format!(
-        "umask 077; mkdir -p /run/datahub\nexec 8>>/run/datahub/run.lock\nif ! flock -n 8; then echo \"busy $(cat /run/datahub/owner 2>/dev/null)\"; exit 0; fi\nprintf '%s\\n' {} >/run/datahub/owner\nflock /run/datahub/step.lock true\necho locked\ncat >/dev/null",
-        quote(owner)
+        r#"umask 077; mkdir -p /run/datahub
+exec 8>>/run/datahub/run.lock
+if ! flock -n 8; then echo "busy $(cat /run/datahub/owner 2>/dev/null)"; exit 0; fi
+printf '%s\n' {owner} >/run/datahub/owner
+flock /run/datahub/step.lock true
+for d in /run/datahub/step-*; do
+  case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
+done
+echo locked
+cat >/dev/null"#
     )
 }
 
@@ -74,15 +85,7 @@ pub fn handler(role: &str, handler: &Handler) -> String {
     let action = action(&handler.action);
     match &handler.undo {
         None => short(role, &[], &format!("{action} || exit $?\nrm -f {mark}")),
-        Some(undo) => short(
-            role,
-            &[],
-            &GUARDED
-                .replace("DIR", &undo_dir(role, handler))
-                .replace("LIMIT", &LOGIN_LIMIT.to_string())
-                .replace("UNDO", &emit(format!("(\n{undo}\n)\n{action}\nrm -f {mark}\n").as_bytes()))
-                .replace("ACTION", &action),
-        ),
+        Some(undo) => short(role, &[], &guarded(role, handler, &action, undo)),
     }
 }
 
@@ -91,14 +94,20 @@ const LOGIN_LIMIT: u32 = 60;
 
 /// Runs an action whose effect may lock everybody out. What takes it back lies ready, and runs by itself if
 /// nobody has confirmed in time, or at once if the action fails.
-const GUARDED: &str = r#"d=DIR
-mkdir -p -m 0700 "$d" || exit 1
-undo=$(mktemp "$d/XXXXXX") || exit 1
-{
-UNDO
-} >"$undo" || exit 1
-setsid sh -c 'sleep LIMIT; exec 9>>/run/datahub/step.lock; flock 9; [ ! -e "$1" ] || { sh "$1"; rm -f "$1"; }' sh "$undo" >/dev/null 2>&1 </dev/null &
-ACTION || { rc=$?; sh "$undo"; rm -f "$undo"; echo "it was taken back" >&2; exit "$rc"; }"#;
+fn guarded(role: &str, handler: &Handler, action: &str, undo: &str) -> String {
+    let dir = undo_dir(role, handler);
+    let undo = format!("(\n{undo}\n)\n{action}\nrm -f {}\n", mark_path(role, handler));
+    let undo = emit(undo.as_bytes());
+    format!(
+        r#"mkdir -p -m 0700 {dir} && undo=$(mktemp {dir}/XXXXXX) || exit 1
+{{
+{undo}
+}} >"$undo" || exit 1
+watch='sleep {LOGIN_LIMIT}; exec 9>>/run/datahub/step.lock; flock 9; [ ! -e "$1" ] || {{ sh "$1"; rm -f "$1"; }}'
+setsid sh -c "$watch" sh "$undo" >/dev/null 2>&1 </dev/null &
+{action} || {{ rc=$?; sh "$undo"; rm -f "$undo"; echo "it was taken back" >&2; exit "$rc"; }}"#
+    )
+}
 
 /// A new login has worked after a handler with an `undo`: the change stays.
 pub fn confirm(role: &str, handler: &Handler) -> String {
@@ -158,7 +167,7 @@ mod tests {
         };
         let notify = ["h".to_owned()];
         for script in [
-            lock("me"),
+            lock("me", "run-1"),
             short("base", &notify, "cat <<'X'\n)\nX"),
             long("base", &notify, "echo hi", "1"),
             super::handler("base", &handler),

@@ -259,7 +259,7 @@ fn taken(
 }
 
 /// A DNS label: what Kubernetes and /etc/hosts accept as a name.
-fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&name.len())
         && name.chars().all(inner)

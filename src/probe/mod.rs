@@ -3,12 +3,15 @@
 //! Questions of a kind are put together, so the number of processes on the node does not grow with the
 //! number of resources. [`sh`] writes them out for POSIX sh and reads the answers back.
 
+pub mod accounts;
 pub mod facts;
 pub mod frame;
+mod module;
 pub mod sh;
 
 use std::collections::{BTreeSet, HashMap};
 
+pub use accounts::{AuthorizedKeys, Password};
 pub use facts::Facts;
 
 /// Something to ask of a node. Asking changes nothing there. Paths are absolute and without a newline.
@@ -22,9 +25,9 @@ pub enum Question {
     Package(String),
     /// A systemd unit, with its suffix: `ssh.service`.
     Unit(String),
-    /// A kernel setting in dotted form: its live value.
+    /// A kernel setting in dotted form: its live value, and whether it can be set here.
     Sysctl(String),
-    /// Whether a kernel module is loaded or built in.
+    /// A kernel module, by its own name (no alias).
     Module(String),
     /// What is mounted at a path.
     Mount(String),
@@ -32,12 +35,20 @@ pub enum Question {
     User(String),
     /// A local group and its members.
     Group(String),
+    /// The groups that list a user as a member; not the user's own (primary) group.
+    GroupsOf(String),
+    /// An account's password: whether the SHA-256 (lower-case hex) of its crypt hash is `sha256`. Empty: not asked.
+    Password { user: String, sha256: String },
+    /// A user's `~/.ssh/authorized_keys`, looked at with that user's rights.
+    AuthorizedKeys(String),
     /// The live host name.
     Hostname,
     /// The active swap areas.
     Swaps,
     /// A block device's signature (`blkid -p`).
     Device(String),
+    /// Which device the first field of an fstab line (`UUID=…`, `/dev/disk/by-id/…`) means here.
+    Source(String),
     /// The only free-form question: a guard's exit status. Must be read-only.
     Guard(String),
     /// Handlers that an earlier run notified and did not live to run.
@@ -64,6 +75,8 @@ pub struct Stat {
     pub size: u64,
     /// Where a link points; empty for anything else.
     pub target: String,
+    /// Device number and inode: two paths with the same ones are the same thing, as a bind mount and its source are.
+    pub identity: (u64, u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +117,47 @@ pub struct Unit {
     pub needs_daemon_reload: bool,
     /// `FragmentPath`.
     pub path: String,
+    /// `Id`: its own name, where the one asked for is an alias.
+    pub id: String,
+    /// `SubState`: `running`, `dead`, `exited`, `auto-restart`, …
+    pub sub: String,
+    /// `Result` of the last run: `success`, `exit-code`, …
+    pub result: String,
+    /// `Type=oneshot` without `RemainAfterExit`: inactive again once it has done its work.
+    pub oneshot: bool,
+    /// Whether its start conditions were met when it was last started. `None`: not tried since the boot, or
+    /// forgotten: systemd drops what is inactive and not wanted by an active unit.
+    pub condition: Option<bool>,
+}
+
+/// A kernel setting's live value, its white space folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    pub value: String,
+    /// The kernel would let this process write it; not so in a container whose /proc/sys is read-only.
+    pub writable: bool,
+}
+
+/// Where a kernel module is, for the kernel that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Module {
+    /// Part of the kernel itself.
+    BuiltIn,
+    Loaded,
+    /// Not loaded; its file is in /lib/modules.
+    Available,
+    /// Neither loaded nor in /lib/modules.
+    Missing,
+    /// Not loaded, and the running kernel has no folder in /lib/modules: WSL, a container, or a kernel package
+    /// that was replaced and waits for a reboot.
+    NoModules,
+}
+
+impl Module {
+    /// Its code is in the running kernel.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::BuiltIn | Self::Loaded)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +166,15 @@ pub struct Mount {
     pub device: String,
     pub fstype: String,
     pub options: String,
+}
+
+/// The device that is meant by the first field of an fstab line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// As the mount table writes it: links followed, device-mapper devices by their name.
+    pub name: String,
+    /// What [`Stat::identity`] begins with for everything on it; 0 if it is not a device.
+    pub number: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,17 +198,25 @@ pub enum Answer {
     Content(Content),
     Package(Package),
     Unit(Unit),
-    /// `None`: the kernel has no such setting.
-    Sysctl(Option<String>),
-    Module(bool),
+    /// `None`: the kernel has no such setting, or none that can be read.
+    Sysctl(Option<Sysctl>),
+    Module(Module),
     Mount(Option<Mount>),
     User(Option<User>),
     Group(Option<Group>),
+    GroupsOf(BTreeSet<String>),
+    /// `None`: no such account.
+    Password(Option<Password>),
+    /// `None`: no such user.
+    AuthorizedKeys(Option<AuthorizedKeys>),
     Hostname(String),
     /// Device or file names.
     Swaps(Vec<String>),
-    /// Keys of `blkid -p -o export`; empty: no signature; `None`: no such device.
+    /// Keys of `blkid -p -o export`; empty: it was read and has no signature. With several signatures that
+    /// contradict each other the only key is `AMBIVALENT`. `None`: no such device, or it cannot be read.
     Device(Option<HashMap<String, String>>),
+    /// `None`: no such device.
+    Source(Option<Source>),
     /// Exit status.
     Guard(i32),
     /// `role/handler`, sorted.
@@ -183,14 +254,18 @@ accessors! {
     content(path: &str, unless: &str) -> Content = Question::Content { path: path.into(), unless: unless.into() }, Content;
     package(name: &str) -> Package = Question::Package(name.into()), Package;
     unit(name: &str) -> Unit = Question::Unit(name.into()), Unit;
-    sysctl(key: &str) -> Option<String> = Question::Sysctl(key.into()), Sysctl;
-    module(name: &str) -> bool = Question::Module(name.into()), Module;
+    sysctl(key: &str) -> Option<Sysctl> = Question::Sysctl(key.into()), Sysctl;
+    module(name: &str) -> Module = Question::Module(name.into()), Module;
     mount(path: &str) -> Option<Mount> = Question::Mount(path.into()), Mount;
     user(name: &str) -> Option<User> = Question::User(name.into()), User;
     group(name: &str) -> Option<Group> = Question::Group(name.into()), Group;
+    groups_of(user: &str) -> BTreeSet<String> = Question::GroupsOf(user.into()), GroupsOf;
+    password(user: &str, sha256: &str) -> Option<Password> = Question::Password { user: user.into(), sha256: sha256.into() }, Password;
+    authorized_keys(user: &str) -> Option<AuthorizedKeys> = Question::AuthorizedKeys(user.into()), AuthorizedKeys;
     hostname() -> String = Question::Hostname, Hostname;
     swaps() -> Vec<String> = Question::Swaps, Swaps;
     device(path: &str) -> Option<HashMap<String, String>> = Question::Device(path.into()), Device;
+    source(field: &str) -> Option<Source> = Question::Source(field.into()), Source;
     guard(script: &str) -> i32 = Question::Guard(script.into()), Guard;
     pending_handlers() -> Vec<String> = Question::PendingHandlers, PendingHandlers;
 }

@@ -5,9 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
+use super::accounts;
 use super::frame::{self, Frame, FrameError};
+use super::module;
 use super::{
-    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Stat, Unit, User,
+    Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Source, Stat, Sysctl,
+    Unit, User,
 };
 use crate::shell::{quote, quote_all};
 
@@ -27,6 +30,8 @@ pub enum ReadError {
 
 const FACTS: usize = 0;
 const STEP: usize = usize::MAX;
+/// The status that stands for a device that is not there or cannot be read.
+const NO_DEVICE: i32 = 255;
 
 /// A probe: the questions in their order, deduplicated.
 pub struct Probe {
@@ -46,6 +51,7 @@ enum Part<'a> {
     Mounts(Vec<&'a str>),
     Users(Vec<&'a str>),
     Groups(Vec<&'a str>),
+    GroupsOf(Vec<&'a str>),
 }
 
 impl Probe {
@@ -90,6 +96,7 @@ impl Probe {
                 Question::Mount(path) => (5, path),
                 Question::User(name) => (6, name),
                 Question::Group(name) => (7, name),
+                Question::GroupsOf(name) => (8, name),
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -105,7 +112,8 @@ impl Probe {
             4 => Part::Modules(names),
             5 => Part::Mounts(names),
             6 => Part::Users(names),
-            _ => Part::Groups(names),
+            7 => Part::Groups(names),
+            _ => Part::GroupsOf(names),
         }));
         parts
     }
@@ -170,47 +178,45 @@ impl Probe {
 impl Part<'_> {
     fn shell(&self, id: usize) -> String {
         // Each assigns `o` and leaves its status in `$?`.
-        let run = |command: String| format!("o=$({command} 2>&1 </dev/null); f {id} $? \"$o\"");
+        // Warnings would stand among the answers; of a failure they are all that is known.
+        let run = |command: String| {
+            format!(
+                "o=$({command} 2>/dev/null </dev/null); r=$?; [ $r = 0 ] || o=$({command} 2>&1 </dev/null); f {id} $r \"$o\""
+            )
+        };
         let quiet = |command: String| format!("o=$({command} 2>/dev/null </dev/null); f {id} 0 \"$o\"");
         match self {
-            Part::Stats(paths) => quiet(format!(
-                "find {} -maxdepth 0 -printf '%y\\t%m\\t%u\\t%g\\t%s\\t%p\\t%l\\n'",
-                quote_all(paths)
-            )),
+            Part::Stats(paths) => {
+                quiet(format!("find {} -maxdepth 0 -printf '{STAT_FORMAT}%l\\n'", quote_all(paths)))
+            }
             Part::Packages(names) => quiet(format!(
                 "dpkg-query -W -f='${{Package}}\\t${{db:Status-Abbrev}}\\t${{Version}}\\n' {}",
                 quote_all(names)
             )),
             Part::Units(names) => run(format!(
-                "systemctl show -p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload -p FragmentPath -- {}",
+                "systemctl show {} -- {}",
+                UNIT_PROPERTIES.map(|property| format!("-p {property}")).join(" "),
                 quote_all(names)
             )),
             Part::Sysctls(keys) => {
-                let mut out = String::from("o=\n");
-                for key in keys {
-                    let path = quote(&format!("/proc/sys/{}", sysctl_path(key)));
-                    let key = quote(key);
-                    let _ = writeln!(
-                        out,
-                        "[ -r {path} ] && read -r v <{path} 2>/dev/null && o=\"$o\"{key}\"=$v$nl\""
-                    );
-                }
-                format!("nl='\n'\n{out}f {id} 0 \"$o\"")
+                // Not the shell's `read`: it goes byte by byte, and a number in /proc/sys ends after the first.
+                let paths = quote_all(keys.iter().map(|key| live_path(key)));
+                format!(
+                    "nl='\n'\no=$(grep -Hsm1 '' {paths} </dev/null)\n\
+                     for p in {paths}; do [ ! -w \"$p\" ] || o=\"$o${{nl}}w $p\"; done; f {id} 0 \"$o\""
+                )
             }
-            Part::Modules(names) => {
-                let mut out = String::from("o=\n");
-                for name in names {
-                    let dir = quote(&format!("/sys/module/{}", name.replace('-', "_")));
-                    let _ = writeln!(out, "[ -d {dir} ] && o=\"$o \"{}", quote(name));
-                }
-                format!("{out}f {id} 0 \"$o\"")
-            }
+            Part::Modules(names) => format!("{}f {id} 0 \"$o\"", module::shell(names)),
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
-            Part::Groups(_) => run("getent group".into()),
+            Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
             }
+            Part::Each(Question::Password { user, sha256 }) => {
+                accounts::password_shell(id, user, sha256, "/etc/shadow")
+            }
+            Part::Each(Question::AuthorizedKeys(user)) => accounts::keys_shell(id, user),
             Part::Each(Question::Swaps) => run("cat /proc/swaps".into()),
             Part::Each(Question::Hostname) => {
                 format!("read -r o </proc/sys/kernel/hostname; f {id} $? \"$o\"")
@@ -218,11 +224,29 @@ impl Part<'_> {
             Part::Each(Question::Device(path)) => {
                 let path = quote(path);
                 format!(
-                    "if [ -e {path} ]; then o=$(blkid -p -o export {path} 2>&1 </dev/null); f {id} $? \"$o\"; else f {id} 255 ''; fi"
+                    // blkid's 2 stands for "no signature" and for "cannot be read": only reading tells which.
+                    "if [ -e {path} ]; then o=$(blkid -p -o export {path} 2>&1 </dev/null); r=$?\n\
+                     [ $r != 2 ] || head -c 1048576 {path} >/dev/null 2>&1 || r={NO_DEVICE}\n\
+                     f {id} $r \"$o\"; else f {id} {NO_DEVICE} ''; fi"
+                )
+            }
+            Part::Each(Question::Source(field)) => {
+                // The mount table knows a device-mapper device by its name, /dev/mapper/…, not by its number.
+                format!(
+                    "{}t=\n\
+                     if [ -n \"$o\" ] && [ -e \"$o\" ]; then o=$(readlink -f -- \"$o\"); t=$(stat -c '%t %T' -- \"$o\"); else o=; fi\n\
+                     n=/sys/block/${{o##*/}}/dm/name; [ ! -r \"$n\" ] || {{ read -r n <\"$n\"; o=/dev/mapper/$n; }}\n\
+                     f {id} 0 \"$t $o\"",
+                    match field.split_once('=') {
+                        Some(_) if !field.starts_with('/') =>
+                            format!("o=$(findfs {} 2>/dev/null </dev/null)\n", quote(field)),
+                        _ => format!("o={}\n", quote(field)),
+                    }
                 )
             }
             Part::Each(Question::Guard(script)) => {
-                format!("sh -c {} >/dev/null 2>&1 </dev/null; f {id} $? ''", quote(script))
+                // Not `sh -c`: what a guard holds is nothing for the process list.
+                format!("(unset -f f c k; eval {}) >/dev/null 2>&1 </dev/null; f {id} $? ''", quote(script))
             }
             Part::Each(Question::PendingHandlers) => format!(
                 "o=; for p in {PENDING_DIR}/*/*; do [ -e \"$p\" ] && o=\"$o ${{p#{PENDING_DIR}/}}\"; done; f {id} 0 \"$o\""
@@ -276,16 +300,20 @@ impl Part<'_> {
                 }
             }
             Part::Sysctls(keys) => {
-                let seen: HashMap<&str, &str> = body.lines().filter_map(|l| l.split_once('=')).collect();
                 for key in keys {
-                    let value = seen.get(key).map(|v| v.split_whitespace().collect::<Vec<_>>().join(" "));
-                    answers.insert(Question::Sysctl((*key).into()), Answer::Sysctl(value));
+                    let path = live_path(key);
+                    let value = body.lines().find_map(|line| line.strip_prefix(&path)?.strip_prefix(':'));
+                    let sysctl = value.map(|value| Sysctl {
+                        value: value.split_whitespace().collect::<Vec<_>>().join(" "),
+                        writable: body.lines().any(|line| line.strip_prefix("w ") == Some(&path)),
+                    });
+                    answers.insert(Question::Sysctl((*key).into()), Answer::Sysctl(sysctl));
                 }
             }
             Part::Modules(names) => {
-                let seen: BTreeSet<&str> = body.split_whitespace().collect();
                 for name in names {
-                    answers.insert(Question::Module((*name).into()), Answer::Module(seen.contains(name)));
+                    answers
+                        .insert(Question::Module((*name).into()), Answer::Module(module::read(name, &body)));
                 }
             }
             Part::Mounts(paths) => {
@@ -309,13 +337,29 @@ impl Part<'_> {
                     answers.insert(Question::Group((*name).into()), Answer::Group(seen.get(name).cloned()));
                 }
             }
+            Part::GroupsOf(names) => {
+                must("groups")?;
+                for name in names {
+                    let groups = body.lines().filter_map(read_group);
+                    let of = groups.filter(|(_, group)| group.members.contains(*name));
+                    let of = of.map(|(group, _)| group.to_owned()).collect();
+                    answers.insert(Question::GroupsOf((*name).into()), Answer::GroupsOf(of));
+                }
+            }
             Part::Each(question) => {
                 let answer = match question {
+                    Question::Password { user, .. } => {
+                        must(&format!("the password of {user}"))?;
+                        Answer::Password(accounts::read_password(&body))
+                    }
+                    Question::AuthorizedKeys(user) => Answer::AuthorizedKeys(
+                        accounts::read_keys(frame, &body).ok_or_else(|| unexpected(user, &body))?,
+                    ),
                     Question::Content { path, .. } => Answer::Content(read_content(frame, &body, path)?),
                     Question::Swaps => {
                         must("swaps")?;
                         let names = body.lines().skip(1).filter_map(|l| l.split_whitespace().next());
-                        Answer::Swaps(names.map(str::to_owned).collect())
+                        Answer::Swaps(names.map(unescape).collect())
                     }
                     Question::Hostname => Answer::Hostname(body),
                     Question::Device(path) => match frame.status {
@@ -326,9 +370,11 @@ impl Part<'_> {
                                 .collect(),
                         )),
                         2 => Answer::Device(Some(HashMap::new())),
-                        255 => Answer::Device(None),
+                        8 => Answer::Device(Some(HashMap::from([("AMBIVALENT".into(), first_line(&body))]))),
+                        NO_DEVICE => Answer::Device(None),
                         _ => return must(path),
                     },
+                    Question::Source(_) => Answer::Source(read_source(&body)),
                     Question::Guard(_) => Answer::Guard(frame.status),
                     _ => {
                         let mut names: Vec<String> = body.split_whitespace().map(str::to_owned).collect();
@@ -354,6 +400,10 @@ pub fn sysctl_path(key: &str) -> String {
         .collect()
 }
 
+fn live_path(key: &str) -> String {
+    format!("/proc/sys/{}", sysctl_path(key))
+}
+
 fn text(body: &[u8]) -> String {
     String::from_utf8_lossy(body).into_owned()
 }
@@ -366,7 +416,10 @@ fn unexpected(about: &str, text: &str) -> ReadError {
     ReadError::Unexpected { about: about.into(), text: first_line(text) }
 }
 
-fn read_stat(line: &str) -> Option<(String, Stat)> {
+/// What [`read_stat`] reads, in the words of find's `-printf`; a link's target follows.
+pub(super) const STAT_FORMAT: &str = "%y\\t%m\\t%u\\t%g\\t%s\\t%D\\t%i\\t%p\\t";
+
+pub(super) fn read_stat(line: &str) -> Option<(String, Stat)> {
     let mut fields = line.split('\t');
     let file_type = match fields.next()? {
         "f" => FileType::File,
@@ -378,9 +431,10 @@ fn read_stat(line: &str) -> Option<(String, Stat)> {
     let owner = fields.next()?.to_owned();
     let group = fields.next()?.to_owned();
     let size = fields.next()?.parse().ok()?;
+    let identity = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let path = fields.next()?.to_owned();
     let target = fields.next()?.to_owned();
-    Some((path, Stat { file_type, mode, owner, group, size, target }))
+    Some((path, Stat { file_type, mode, owner, group, size, target, identity }))
 }
 
 fn read_package(line: &str) -> Option<(&str, Package)> {
@@ -401,8 +455,24 @@ fn read_package(line: &str) -> Option<(&str, Package)> {
     ))
 }
 
+const UNIT_PROPERTIES: [&str; 12] = [
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "FragmentPath",
+    "Result",
+    "Type",
+    "RemainAfterExit",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
+];
+
 fn read_unit(block: &str) -> Unit {
     let mut unit = Unit::default();
+    let (mut remains, mut met, mut tried) = (false, false, false);
     for (key, value) in block.lines().filter_map(|l| l.split_once('=')) {
         let value = value.to_owned();
         match key {
@@ -411,9 +481,18 @@ fn read_unit(block: &str) -> Unit {
             "UnitFileState" => unit.enabled = value,
             "NeedDaemonReload" => unit.needs_daemon_reload = value == "yes",
             "FragmentPath" => unit.path = value,
+            "Id" => unit.id = value,
+            "SubState" => unit.sub = value,
+            "Result" => unit.result = value,
+            "Type" => unit.oneshot = value == "oneshot",
+            "RemainAfterExit" => remains = value == "yes",
+            "ConditionResult" => met = value == "yes",
+            "ConditionTimestampMonotonic" => tried = value != "0",
             _ => {}
         }
     }
+    unit.oneshot &= !remains;
+    unit.condition = tried.then_some(met);
     unit
 }
 
@@ -426,11 +505,32 @@ fn read_mount(line: &str) -> Option<(String, Mount)> {
     Some((path, Mount { device, fstype, options }))
 }
 
-/// /proc/self/mounts writes blanks as `\040`.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
+/// Undoes the octal escapes (`\\040` for a blank) of /proc/self/mounts, /proc/swaps and /etc/fstab.
+pub fn unescape(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(u8::is_ascii);
+        match byte {
+            Some(byte) => {
+                text.push(char::from(byte));
+                text.push_str(&part[3..]);
+            }
+            None => {
+                text.push('\\');
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+/// Major and minor number, hexadecimal, and the name.
+fn read_source(body: &str) -> Option<Source> {
+    let mut fields = body.splitn(3, ' ');
+    let mut number = || u32::from_str_radix(fields.next()?, 16).ok();
+    let number = rustix::fs::makedev(number()?, number()?);
+    Some(Source { name: fields.next().filter(|name| !name.is_empty())?.to_owned(), number })
 }
 
 fn read_user(line: &str) -> Option<(&str, User)> {
@@ -591,7 +691,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
         std::fs::write(path("it's a file"), b"a\0b\n\n").expect("written");
+        std::os::unix::fs::symlink("/dev/null", path("null")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", path("link")).expect("linked");
+        let inode =
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path("it's a file")).expect("there"));
+        let mut swap = vec![0; 65536];
+        std::fs::write(path("zero"), &swap).expect("written");
+        // What mkswap writes: its version and page count at 1024, its magic at the end of the first page.
+        swap[1024..1032].copy_from_slice(&[1, 0, 0, 0, 15, 0, 0, 0]);
+        swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
+        std::fs::write(path("swap"), swap).expect("written");
         let sha = "ec0f3e2a1a5a5d1e8cf9d1a4f2cf6bc9c2b6a6f9bb5b1bb56a5cf0d1e7e1f0aa";
         let content =
             |name: &str, unless: &str| Question::Content { path: path(name), unless: unless.into() };
@@ -607,12 +716,22 @@ mod tests {
             Question::Group("root".into()),
             Question::User("root".into()),
             Question::User("no-such-user".into()),
+            Question::GroupsOf("no-such-user".into()),
             Question::Mount("/proc".into()),
             Question::Sysctl("kernel.ostype".into()),
             Question::Sysctl("no.such".into()),
+            Question::Sysctl("kernel.pid_max".into()),
             Question::Swaps,
             Question::Guard("exit 3".into()),
+            Question::Guard("if then".into()),
+            Question::Guard("[ -z \"$(command -v f)\" ]".into()),
             Question::Module("no_such_module".into()),
+            Question::Source("UUID=no such".into()),
+            Question::Source(path("null")),
+            Question::Device(path("zero")),
+            Question::Device(path("swap")),
+            Question::Device(path("none")),
+            Question::Device("/proc/self/mem".into()),
         ]);
         let facts = facts.expect("asked for");
         assert!(!facts.kernel.is_empty() && facts.cpus > 0 && facts.memory_mib > 0, "{facts:?}");
@@ -627,14 +746,38 @@ mod tests {
         assert_eq!(get(content("it's a file", sha)), bytes);
         assert_eq!(get(content("none", sha)), Answer::Content(Content::Absent));
         assert_eq!(get(content(".", "")), Answer::Content(Content::NotAFile));
-        assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some("Linux".into())));
+        assert_eq!((stat.identity.1, stat.identity.0 > 0), (inode, true));
+        let ostype = Sysctl { value: "Linux".into(), writable: false };
+        assert_eq!(get(Question::Sysctl("kernel.ostype".into())), Answer::Sysctl(Some(ostype)));
         assert_eq!(get(Question::Sysctl("no.such".into())), Answer::Sysctl(None));
+        let Answer::Sysctl(Some(number)) = get(Question::Sysctl("kernel.pid_max".into())) else { panic!() };
+        let whole = std::fs::read_to_string("/proc/sys/kernel/pid_max").expect("readable");
+        assert_eq!(number.value, whole.trim());
         assert_eq!(get(Question::User("no-such-user".into())), Answer::User(None));
+        assert_eq!(get(Question::GroupsOf("no-such-user".into())), Answer::GroupsOf(BTreeSet::new()));
         assert!(matches!(get(Question::User("root".into())), Answer::User(Some(User { uid: 0, .. }))));
         assert!(matches!(get(Question::Group("root".into())), Answer::Group(Some(Group { gid: 0, .. }))));
         assert!(matches!(get(Question::Mount("/proc".into())), Answer::Mount(Some(_))));
         assert_eq!(get(Question::Guard("exit 3".into())), Answer::Guard(3));
-        assert_eq!(get(Question::Module("no_such_module".into())), Answer::Module(false));
+        assert_eq!(get(Question::Guard("if then".into())), Answer::Guard(2));
+        assert_eq!(get(Question::Guard("[ -z \"$(command -v f)\" ]".into())), Answer::Guard(0));
+        let Answer::Module(module) = get(Question::Module("no_such_module".into())) else { panic!() };
+        assert!(
+            matches!(module, crate::probe::Module::Missing | crate::probe::Module::NoModules),
+            "{module:?}"
+        );
+        assert_eq!(get(Question::Source("UUID=no such".into())), Answer::Source(None));
+        let null = Source { name: "/dev/null".into(), number: rustix::fs::makedev(1, 3) };
+        assert_eq!(get(Question::Source(path("null"))), Answer::Source(Some(null)), "a link is followed");
+        let Answer::Device(Some(swap)) = get(Question::Device(path("swap"))) else { panic!() };
+        assert_eq!(swap["TYPE"], "swap");
+        assert_eq!(get(Question::Device(path("zero"))), Answer::Device(Some(HashMap::new())));
+        assert_eq!(get(Question::Device(path("none"))), Answer::Device(None));
+        assert_eq!(
+            get(Question::Device("/proc/self/mem".into())),
+            Answer::Device(None),
+            "unreadable is not empty"
+        );
     }
 
     #[test]
@@ -663,6 +806,56 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(read_package(line), Some(("curl", expected)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn every_module_in_sysfs_is_live() {
+        let live: Vec<String> = std::fs::read_dir("/sys/module")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        let (_, seen) = ask(live.iter().cloned().map(Question::Module).collect());
+        for name in live {
+            assert!(
+                matches!(seen[&Question::Module(name.clone())], Answer::Module(m) if m.is_live()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn octal_escapes_are_undone() {
+        for (field, text) in
+            [("/mnt/a\\040b", "/mnt/a b"), ("\\134040", "\\040"), ("a\\043\\", "a#\\"), ("\\0é", "\\0é")]
+        {
+            assert_eq!(unescape(field), text);
+        }
+    }
+
+    #[test]
+    fn units_as_systemctl_writes_them() {
+        let seen = read_unit(
+            "Type=oneshot\nRemainAfterExit=no\nResult=success\nId=a.service\nLoadState=loaded\nActiveState=inactive\n\
+             SubState=dead\nFragmentPath=/etc/systemd/system/a.service\nUnitFileState=static\nNeedDaemonReload=yes\n\
+             ConditionResult=no\nConditionTimestampMonotonic=545022520",
+        );
+        let expected = Unit {
+            load: "loaded".into(),
+            active: "inactive".into(),
+            enabled: "static".into(),
+            needs_daemon_reload: true,
+            path: "/etc/systemd/system/a.service".into(),
+            id: "a.service".into(),
+            sub: "dead".into(),
+            result: "success".into(),
+            oneshot: true,
+            condition: Some(false),
+        };
+        assert_eq!(seen, expected);
+        let never =
+            read_unit("Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0");
+        assert_eq!((never.oneshot, never.condition), (false, None));
     }
 
     #[test]

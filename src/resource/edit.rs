@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::text::{Seen, Source, Write, content_difference, octal};
 use super::{Change, Verdict};
-use crate::probe::{Answers, Content, FileType, Question, Unanswered};
+use crate::probe::{Answers, Content, FileType, Question, Stat, Unanswered};
 
 /// Whether something should be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -20,6 +20,27 @@ pub fn questions(path: &str) -> Vec<Question> {
     vec![Question::Stat(path.to_owned()), Question::Content { path: path.to_owned(), unless: String::new() }]
 }
 
+/// The text of a file that is to be edited in part; `None` where there is none. The error says, after the path, why
+/// it cannot be edited.
+pub fn before<'a>(stat: Option<&Stat>, content: &'a Content) -> Result<Option<&'a str>, String> {
+    let bytes = match (stat.map(|s| s.file_type), content) {
+        (Some(FileType::Link), _) => return Err("is a link; name the file it leads to".into()),
+        (Some(FileType::Directory | FileType::Other), _) | (_, Content::NotAFile) => {
+            return Err("is not a regular file; move it away or name another path".into());
+        }
+        (_, Content::TooLarge(size)) => {
+            return Err(format!("is too large to edit ({size} B); manage it as a whole with `file`"));
+        }
+        (_, Content::Differs(bytes)) => bytes,
+        // The question's empty `unless` asks for the content always; `Same` can only be an empty answer.
+        (_, Content::Absent | Content::Same) => return Ok(None),
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err("is not UTF-8 text; manage it as a whole with `file`".into()),
+    }
+}
+
 /// Compares a file's text with what `edit` makes of it. `edit` is pure, idempotent, and says why it must not be done.
 /// The write keeps mode and owner, and refuses if the file is no longer the one that was seen. With `create`, a
 /// file that is missing is made (0644, root); without, the verdict is unknown.
@@ -31,21 +52,11 @@ pub fn diff(
 ) -> Result<Verdict, Unanswered> {
     let stat = seen.stat(path)?;
     let refused = |reason: &str| Ok(Verdict::Refused(format!("{path} {reason}")));
-    let before = match (stat.as_ref().map(|s| s.file_type), seen.content(path, "")?) {
-        (Some(FileType::Link), _) => return refused("is a link; name the file it leads to"),
-        (Some(FileType::Directory | FileType::Other), _) | (_, Content::NotAFile) => {
-            return refused("is not a regular file; move it away or name another path");
-        }
-        (_, Content::TooLarge(size)) => {
-            return refused(&format!("is too large to edit ({size} B); manage it as a whole with `file`"));
-        }
-        (_, Content::Differs(bytes)) => Some(bytes.as_slice()),
-        // The question's empty `unless` asks for the content always; `Same` can only be an empty answer.
-        (_, Content::Absent | Content::Same) => None,
+    let before = match before(stat.as_ref(), seen.content(path, "")?) {
+        Ok(before) => before,
+        Err(reason) => return refused(&reason),
     };
-    let Ok(text) = std::str::from_utf8(before.unwrap_or_default()) else {
-        return refused("is not UTF-8 text; manage it as a whole with `file`");
-    };
+    let text = before.unwrap_or_default();
     let after = match edit(text) {
         Ok(after) => after,
         Err(reason) => return refused(&reason),
@@ -66,10 +77,13 @@ pub fn diff(
         group,
         backup: false,
         validate: None,
-        seen: before.map_or(Seen::Absent, Seen::Bytes),
+        seen: before.map_or(Seen::Absent, |text| Seen::Bytes(text.as_bytes())),
     }
     .shell();
-    Ok(Verdict::Differs(Change::new(vec![content_difference(path, before, after.as_bytes())], shell)))
+    Ok(Verdict::Differs(Change::new(
+        vec![content_difference(path, before.map(str::as_bytes), after.as_bytes())],
+        shell,
+    )))
 }
 
 /// Lines joined to a text that ends with a newline, unless it is empty.

@@ -86,6 +86,13 @@ impl File {
         }
     }
 
+    /// [`Resource::diff`] for a file in one of the system's `.d` folders, which is made (0755) if it is missing.
+    pub(super) fn diff_in_new_folder(&self, seen: &Answers) -> Result<Verdict, Unanswered> {
+        let folder = self.path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let make = format!("mkdir -p -- {} || exit 1\n", crate::shell::quote(folder));
+        Ok(self.diff(seen)?.preceded_by(&make))
+    }
+
     fn bytes(&self) -> &[u8] {
         match (&self.content, &self.content_base64) {
             (Some(text), _) => text.as_bytes(),

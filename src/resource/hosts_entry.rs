@@ -8,7 +8,7 @@ use super::edit::{self, State};
 use super::{Resource, Verdict};
 use crate::probe::{Answers, Question, Unanswered};
 
-const PATH: &str = "/etc/hosts";
+pub(super) const PATH: &str = "/etc/hosts";
 
 /// An address and its names in /etc/hosts. A line that gives one of the names another address of the same kind
 /// (IPv4 or IPv6) is corrected; comments and all other names stay as they are.
@@ -25,15 +25,15 @@ pub struct HostsEntry {
 }
 
 /// A line of /etc/hosts that holds an address: the parts before its comment.
-struct Entry<'a> {
-    ip: IpAddr,
-    names: Vec<&'a str>,
+pub(super) struct Entry<'a> {
+    pub ip: IpAddr,
+    pub names: Vec<&'a str>,
     /// With its `#`; empty if there is none.
     comment: &'a str,
 }
 
 impl<'a> Entry<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    pub fn parse(line: &'a str) -> Option<Self> {
         let (entry, comment) = line.split_at(line.find('#').unwrap_or(line.len()));
         let mut words = entry.split_whitespace();
         let ip = words.next()?.parse().ok()?;
@@ -52,7 +52,7 @@ impl HostsEntry {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    fn edit(&self, text: &str) -> String {
+    pub(super) fn edit(&self, text: &str) -> String {
         let lines: Vec<&str> = text.split_terminator('\n').collect();
         let entries: Vec<Option<Entry>> = lines.iter().map(|line| Entry::parse(line)).collect();
         let first = |wanted: &dyn Fn(&Entry) -> bool| {

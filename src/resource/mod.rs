@@ -5,17 +5,34 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod authorized_key;
 pub mod block;
+pub mod boot_arguments;
+pub mod command;
 pub mod directory;
 pub mod edit;
 pub mod file;
+pub mod fstab;
+pub mod group;
+pub mod hostname;
+pub mod hosts;
 pub mod hosts_entry;
+pub mod kernel_module;
 pub mod line;
 pub mod link;
+pub mod mount;
+mod mount_options;
 pub mod package;
+pub mod swap;
+pub mod sysctl;
+pub mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod timer;
+pub mod timezone;
+pub mod unit;
+pub mod user;
 
 use std::time::Duration;
 
@@ -30,6 +47,46 @@ pub enum Verdict {
     Unknown(String),
     /// Must not be done; the reason and what to do instead.
     Refused(String),
+}
+
+impl Verdict {
+    /// One verdict about several parts, which are mended in this order: a refusal speaks for the whole, then what
+    /// cannot be known.
+    pub fn all(parts: impl IntoIterator<Item = Verdict>) -> Self {
+        let (mut whole, mut unknown) = (None::<Change>, None);
+        for part in parts {
+            match part {
+                Self::Converged => {}
+                Self::Refused(_) => return part,
+                Self::Unknown(_) => unknown = unknown.or(Some(part)),
+                Self::Differs(change) => match &mut whole {
+                    Some(whole) => whole.append(change),
+                    None => whole = Some(change),
+                },
+            }
+        }
+        unknown.or(whole.map(Self::Differs)).unwrap_or(Self::Converged)
+    }
+
+    /// Runs `shell` before the change, if there is one.
+    pub fn preceded_by(self, shell: &str) -> Self {
+        match self {
+            Self::Differs(change) => {
+                Self::Differs(Change { shell: format!("{shell}{}", change.shell), ..change })
+            }
+            other => other,
+        }
+    }
+
+    /// Runs `shell` after the change, if there is one.
+    pub fn followed_by(self, shell: &str) -> Self {
+        match self {
+            Self::Differs(change) => {
+                Self::Differs(Change { shell: format!("{}{shell}", change.shell), ..change })
+            }
+            other => other,
+        }
+    }
 }
 
 /// What differs and the one script that mends it.
@@ -48,6 +105,13 @@ pub struct Change {
 impl Change {
     pub fn new(differences: Vec<Difference>, shell: impl Into<String>) -> Self {
         Self { differences, shell: shell.into(), timeout: Duration::from_secs(120), long: false }
+    }
+
+    fn append(&mut self, next: Self) {
+        self.differences.extend(next.differences);
+        self.shell.push_str(&next.shell);
+        self.timeout = self.timeout.max(next.timeout);
+        self.long |= next.long;
     }
 
     /// A long step, with the time it may take.
@@ -126,13 +190,27 @@ macro_rules! resource_types {
 resource_types! {
     absent::Absent as "absent";
     apt_repository::AptRepository as "apt_repository";
+    authorized_key::AuthorizedKey as "authorized_key";
     block::Block as "block";
+    boot_arguments::BootArguments as "boot_arguments";
+    command::Command as "command";
     directory::Directory as "directory";
     file::File as "file";
+    group::Group as "group";
+    hostname::Hostname as "hostname";
+    hosts::Hosts as "hosts";
     hosts_entry::HostsEntry as "hosts_entry";
+    kernel_module::KernelModule as "kernel_module";
     line::Line as "line";
     link::Link as "link";
+    mount::Mount as "mount";
     package::Package as "package";
+    swap::Swap as "swap";
+    sysctl::Sysctl as "sysctl";
+    timer::Timer as "timer";
+    timezone::Timezone as "timezone";
+    unit::Unit as "unit";
+    user::User as "user";
 }
 
 fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
@@ -144,4 +222,41 @@ fn typed<T: Resource + serde::de::DeserializeOwned + 'static>(
     })?;
     resource.check().map_err(|message| BuildError { path: String::new(), message })?;
     Ok(Box::new(resource))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differs(name: &str) -> Verdict {
+        Verdict::Differs(Change::new(vec![Difference::value(name, None, None)], format!("{name}\n")))
+    }
+
+    #[test]
+    fn a_verdict_about_parts_is_the_gravest_of_theirs() {
+        let (unknown, refused) = (|| Verdict::Unknown("why".into()), || Verdict::Refused("why".into()));
+        assert_eq!(Verdict::all([]), Verdict::Converged);
+        assert_eq!(Verdict::all([Verdict::Converged, Verdict::Converged]), Verdict::Converged);
+        assert_eq!(Verdict::all([differs("a"), unknown(), differs("b")]), unknown());
+        assert_eq!(Verdict::all([unknown(), differs("a"), refused()]), refused());
+
+        let long = match differs("b") {
+            Verdict::Differs(change) => Verdict::Differs(change.long(Duration::from_secs(600))),
+            other => other,
+        };
+        let Verdict::Differs(both) = Verdict::all([differs("a"), Verdict::Converged, long]) else {
+            panic!("differs")
+        };
+        assert_eq!((both.shell.as_str(), both.differences.len()), ("a\nb\n", 2));
+        assert_eq!((both.timeout, both.long), (Duration::from_secs(600), true));
+    }
+
+    #[test]
+    fn shell_around_a_change_runs_only_with_it() {
+        assert_eq!(Verdict::Converged.preceded_by("x\n").followed_by("y\n"), Verdict::Converged);
+        let Verdict::Differs(change) = differs("a").preceded_by("x\n").followed_by("y\n") else {
+            panic!("differs")
+        };
+        assert_eq!(change.shell, "x\na\ny\n");
+    }
 }

@@ -21,7 +21,15 @@ pub fn mistake(kind: &str, fields: &str) -> String {
 }
 
 pub fn stat(file_type: FileType, mode: u32) -> Stat {
-    Stat { file_type, mode, owner: "root".into(), group: "root".into(), size: 0, target: String::new() }
+    Stat {
+        file_type,
+        mode,
+        owner: "root".into(),
+        group: "root".into(),
+        size: 0,
+        target: String::new(),
+        identity: (0, 0),
+    }
 }
 
 /// A root-owned file with this content, asked for with an empty `unless`.
@@ -87,20 +95,7 @@ impl TextFile {
 
     /// Answers a resource's questions about files as they are now, and compares.
     pub fn diff(&self, resource: &dyn Resource) -> Verdict {
-        let mut answers = Answers::new(Facts::default());
-        for question in resource.questions() {
-            let answer = match &question {
-                Question::Stat(path) => Answer::Stat(look(path)),
-                Question::Content { path, unless } => Answer::Content(match std::fs::read(path) {
-                    Ok(bytes) if super::text::sha256_hex(&bytes) == *unless => Content::Same,
-                    Ok(bytes) => Content::Differs(bytes),
-                    Err(_) if Path::new(path).exists() => Content::NotAFile,
-                    Err(_) => Content::Absent,
-                }),
-                other => panic!("not about a file: {other:?}"),
-            };
-            answers.insert(question, answer);
-        }
+        let answers = look_at_files(&resource.questions(), Answers::new(Facts::default()));
         resource.diff(&answers).expect("every question is answered")
     }
 
@@ -108,6 +103,30 @@ impl TextFile {
     pub fn run(&self, script: &str) -> Result<(), String> {
         run(script)
     }
+}
+
+/// Answers questions about files as they are now; the others are left out.
+pub fn look_at_files(questions: &[Question], mut answers: Answers) -> Answers {
+    for question in questions {
+        let answer = match question {
+            Question::Stat(path) => Answer::Stat(look(path)),
+            Question::Content { path, unless } => Answer::Content(match std::fs::read(path) {
+                Ok(bytes) if super::text::sha256_hex(&bytes) == *unless => Content::Same,
+                Ok(bytes) => Content::Differs(bytes),
+                Err(_) if Path::new(path).exists() => Content::NotAFile,
+                Err(_) => Content::Absent,
+            }),
+            _ => continue,
+        };
+        answers.insert(question.clone(), answer);
+    }
+    answers
+}
+
+/// Runs a script that writes files of root's, giving them to whoever runs the tests.
+pub fn run_as_me(script: &str) -> Result<(), String> {
+    let (owner, group) = me();
+    run(&script.replace("chown -- root:root", &format!("chown -- {owner}:{group}")))
 }
 
 pub fn run(script: &str) -> Result<(), String> {
@@ -135,5 +154,13 @@ fn look(path: &str) -> Option<Stat> {
         _ => FileType::Other,
     };
     let target = std::fs::read_link(path).map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
-    Some(Stat { file_type, mode: meta.mode() & 0o7777, owner, group, size: meta.len(), target })
+    Some(Stat {
+        file_type,
+        mode: meta.mode() & 0o7777,
+        owner,
+        group,
+        size: meta.len(),
+        target,
+        identity: (meta.dev(), meta.ino()),
+    })
 }

@@ -27,11 +27,7 @@
 //! "before", "after"}` (whole texts, not a diff) or `{"difference": "secret", "attribute"}`; `null` stands for what
 //! is absent. Characters that could deceive a terminal are written as `\u` escapes.
 
-use std::io::{Result, Write};
-
 use serde::Serialize;
-use serde_json::Serializer;
-use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
 use super::text;
 use crate::engine::event::Event;
@@ -41,86 +37,42 @@ const VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct First<'a> {
+    version: u32,
     #[serde(flatten)]
     event: &'a Event,
-    version: u32,
 }
 
 /// An event as a line of the stream.
-pub fn event(event: &Event) -> serde_json::Result<Vec<u8>> {
+pub fn event(event: &Event) -> serde_json::Result<String> {
     match event {
-        Event::RunStarted { .. } => write(&First { event, version: VERSION }, CompactFormatter),
-        _ => write(event, CompactFormatter),
+        Event::RunStarted { .. } => compact(&First { version: VERSION, event }),
+        _ => compact(event),
     }
 }
 
 /// Any value, on one line.
-pub fn compact(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    write(value, CompactFormatter)
+pub fn compact(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(clean)
 }
 
 /// Any value, indented.
-pub fn pretty(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    write(value, PrettyFormatter::new())
+pub fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(clean)
 }
 
-fn write(value: &impl Serialize, formatter: impl Formatter) -> serde_json::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, Clean(formatter)))?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-/// Writes what [`text::deceives`] as escapes; a reader of the JSON gets the same string.
-struct Clean<F>(F);
-
-impl<F: Formatter> Formatter for Clean<F> {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(text::deceives) {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            let mut after = rest[at..].chars();
-            for unit in after.next().into_iter().flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec()) {
-                write!(writer, "\\u{unit:04x}")?;
+/// Writes what [`text::deceives`] as escapes; a reader gets the same strings. Newlines stand between tokens only:
+/// serde_json has escaped those in strings.
+fn clean(json: String) -> String {
+    let mut out = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c {
+            '\n' => out.push(c),
+            _ if text::deceives(c) => {
+                out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
             }
-            rest = after.as_str();
+            _ => out.push(c),
         }
-        writer.write_all(rest.as_bytes())
     }
-
-    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.begin_array(writer)
-    }
-
-    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.end_array(writer)
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> Result<()> {
-        self.0.begin_array_value(writer, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.end_array_value(writer)
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.begin_object(writer)
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.end_object(writer)
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> Result<()> {
-        self.0.begin_object_key(writer, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.begin_object_value(writer)
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> Result<()> {
-        self.0.end_object_value(writer)
-    }
+    out.push('\n');
+    out
 }

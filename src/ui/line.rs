@@ -55,10 +55,6 @@ impl Line {
         self.indent(missing)
     }
 
-    pub fn pieces(&self) -> &[Piece] {
-        &self.0
-    }
-
     pub fn width(&self) -> usize {
         self.0.iter().map(|piece| text::width(&piece.text)).sum()
     }
@@ -82,23 +78,27 @@ impl Line {
         short
     }
 
-    /// Without styles, and without spaces at its end.
+    /// Without the spaces at its end.
+    pub fn trim_end(mut self) -> Self {
+        while let Some(last) = self.0.last_mut() {
+            last.text.truncate(last.text.trim_end_matches(' ').len());
+            if !last.text.is_empty() {
+                break;
+            }
+            self.0.pop();
+        }
+        self
+    }
+
+    /// Without styles.
     pub fn plain(&self) -> String {
         self.painted(false)
     }
 
-    /// With escapes for colour if `color`, without spaces at its end.
+    /// With escapes for colour if `color`.
     pub fn painted(&self, color: bool) -> String {
-        let end = self.0.iter().rposition(|piece| !piece.text.trim_end_matches(' ').is_empty());
-        let mut painted = String::new();
-        for (at, piece) in self.0.iter().enumerate().take(end.map_or(0, |end| end + 1)) {
-            let text = if Some(at) == end { piece.text.trim_end_matches(' ') } else { piece.text.as_str() };
-            match color {
-                true => painted.push_str(&piece.style.paint(text)),
-                false => painted.push_str(text),
-            }
-        }
-        painted
+        let paint = |piece: &Piece| if color { piece.style.paint(&piece.text) } else { piece.text.clone() };
+        self.0.iter().map(paint).collect()
     }
 
     /// The same line, its clean text changed by `change`.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn colour_goes_around_clean_text_only() {
-        let line = Line::new().styled(Style::Bad, "a\u{1b}[0m").text("b   ");
+        let line = Line::new().styled(Style::Bad, "a\u{1b}[0m").text("b   ").trim_end();
         assert_eq!(line.painted(true), "\u{1b}[31m\u{1b}[1ma\\u{1b}[0m\u{1b}[0mb");
         assert_eq!(line.plain(), "a\\u{1b}[0mb");
     }

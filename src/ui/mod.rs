@@ -1,14 +1,33 @@
 //! The only place that prints.
 //!
-//! Results go to standard output, what happens meanwhile and mistakes to standard error. All text is made of
+//! Results go to standard output (the plan, the table, what was asked for); what happens meanwhile and mistakes go to
+//! standard error, so `datahub plan >plan.txt` shows progress and keeps the plan. All text is made of
 //! [`line::Line`]s, which are clean by construction, and leaves through one [`screen::Screen`].
+//!
+//! A run: events → [`report`] (what it came to) and [`progress`] (what is done now) → [`feed`] (lines that stay),
+//! [`live`] (the picture), and at its end [`plan`] and [`page`], [`failure`], [`summary`], or [`markdown`].
 
+mod diagnostic;
+mod diff;
+mod exec;
+mod failure;
+mod feed;
+mod follow;
 mod json;
 mod line;
+mod live;
+mod markdown;
+mod page;
+mod plan;
+mod progress;
 mod prompt;
+mod report;
 mod screen;
 mod style;
+mod summary;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::io::IsTerminal as _;
@@ -76,8 +95,22 @@ impl Ui {
         };
         let err = Channel {
             size: || console::Term::stderr().size_checked(),
+            live: err && !console::is_dumb(),
             ..Channel::new(std::io::stderr(), err, color(err))
         };
+        Self { settings, screen: Arc::new(Screen::new(out, err)) }
+    }
+
+    /// Writes into memory instead: standard output and standard error. A terminal has 80 columns.
+    #[cfg(test)]
+    fn captured(
+        settings: Settings,
+        out: impl std::io::Write + Send + 'static,
+        err: impl std::io::Write + Send + 'static,
+        terminal: bool,
+    ) -> Self {
+        let color = settings.color == ColorChoice::Always;
+        let (out, err) = (Channel::new(out, terminal, color), Channel::new(err, terminal, color));
         Self { settings, screen: Arc::new(Screen::new(out, err)) }
     }
 
@@ -89,6 +122,15 @@ impl Ui {
     pub fn line(&self, text: &str) {
         let lines: Vec<Line> = text.split('\n').map(|line| Line::new().content(Style::Plain, line)).collect();
         self.screen.lines(Stream::Out, &lines);
+    }
+
+    /// A document, such as a kubeconfig or shell completions: byte for byte into a pipe or a file, clean lines on
+    /// a terminal.
+    pub fn document(&self, text: &str) {
+        match self.screen.is_terminal(Stream::Out) {
+            true => self.line(text.strip_suffix('\n').unwrap_or(text)),
+            false => self.screen.bytes(Stream::Out, text),
+        }
     }
 
     /// What is being done: `   Building image trixie`. For people only.
@@ -130,26 +172,26 @@ impl Ui {
 
     /// Every mistake with its place in the text, then their number.
     pub fn diagnostics(&self, diagnostics: &Diagnostics) {
-        for diagnostic in &diagnostics.0 {
-            self.error(&diagnostic.message, &[], diagnostic.help.as_deref());
-        }
+        let columns = self.screen.columns(Stream::Err);
+        let text = diagnostic::render(diagnostics, columns, self.screen.color(Stream::Err));
+        self.screen.bytes(Stream::Err, text);
     }
 
-    /// A table, cut to the terminal's width on a terminal only.
+    /// A table, cut to the terminal's width on a terminal only; as Markdown if that is the format.
     pub fn table(&self, columns: &[&str], rows: &[Vec<String>]) {
         let mut table = table::Table::new(columns.iter().copied());
         for row in rows {
             table.row(row.iter().map(|cell| Line::from(cell.as_str())));
         }
-        self.screen.lines(Stream::Out, &table.lines(self.screen.columns(Stream::Out)));
+        match self.settings.format {
+            Format::Markdown => self.screen.bytes(Stream::Out, markdown::table(&table)),
+            _ => self.screen.lines(Stream::Out, &table.lines(self.screen.columns(Stream::Out))),
+        }
     }
 
     /// One JSON value, indented.
     pub fn json(&self, value: &impl Serialize) {
-        match json::pretty(value) {
-            Ok(bytes) => self.screen.bytes(Stream::Out, bytes),
-            Err(e) => self.error("the result cannot be written as JSON", &[e.to_string()], None),
-        }
+        self.written(json::pretty(value));
     }
 
     /// Asks a yes-or-no question; `None` when there is nobody to ask.
@@ -168,24 +210,45 @@ impl Ui {
 
     /// Says that an interrupt was taken note of.
     pub fn interrupted(&self, second: bool) {
-        self.warning(match second {
-            false => "interrupted: finishing the running steps; press Ctrl-C again to stop now",
+        self.screen.interrupt();
+        let text = match second {
+            false => "interrupted; finishing the running steps, Ctrl-C again stops now",
             true => "stopping now",
-        });
+        };
+        // Even if quiet: who presses a key wants an answer.
+        self.labelled(Style::Warning, "warning", text);
     }
 
     /// Draws a run to its end and writes every event to its record.
-    pub async fn follow(&self, mut events: UnboundedReceiver<Event>, mut record: Option<Record>) {
-        while let Some(event) = events.recv().await {
-            if let Some(record) = &mut record {
-                let _ = record.write(&event);
+    pub async fn follow(&self, events: UnboundedReceiver<Event>, record: Option<Record>) {
+        follow::Follow::new(self, record).run(events).await;
+    }
+
+    /// What a command run on a node came to: its output behind the node's name on the stream it was printed on.
+    /// As JSON one object a line: `node`, `status`, `stdout`, `stderr`, `error`, `hint`.
+    pub fn node_output(&self, node: &str, result: &Result<Output, transport::Error>) {
+        let result = exec::Result::new(node, result);
+        match self.settings.format {
+            Format::Text => {
+                self.screen.lines(Stream::Out, &result.out());
+                self.screen.lines(Stream::Err, &result.err());
             }
+            Format::Json => self.written(json::compact(&result)),
+            Format::Markdown => self.screen.bytes(Stream::Out, markdown::output(node, &result.all())),
         }
     }
 
-    /// What a command run on a node came to.
-    pub fn node_output(&self, node: &str, result: &Result<Output, transport::Error>) {
-        let _ = (node, result);
+    /// Whether a result could not be written, for another reason than that its reader has gone away (which is no
+    /// mistake: `datahub plan | head`). It was said on standard error; the exit code should say it too.
+    pub fn lost_output(&self) -> bool {
+        self.screen.lost_output()
+    }
+
+    fn written(&self, json: serde_json::Result<String>) {
+        match json {
+            Ok(text) => self.screen.bytes(Stream::Out, text),
+            Err(e) => self.error("the result cannot be written as JSON", &[e.to_string()], None),
+        }
     }
 
     fn labelled(&self, style: Style, label: &str, text: &str) {

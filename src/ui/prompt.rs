@@ -20,7 +20,10 @@ impl Prompter for Terminal {
             Line::new().text(&question.text).text(if question.text.ends_with(':') { "" } else { ":" });
         let prompt = prompt.painted(false) + " ";
         match question.echo {
-            false => rpassword::prompt_password(prompt).ok().map(Zeroizing::new),
+            false => rpassword::prompt_password(prompt)
+                .map(Zeroizing::new)
+                .map_err(|_| self.0.now("\n".into()))
+                .ok(),
             true => {
                 self.0.now(prompt);
                 read_line()

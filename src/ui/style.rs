@@ -62,24 +62,25 @@ mod tests {
     #[test]
     fn the_flag_wins_then_the_environment_then_the_terminal() {
         use ColorChoice::{Always, Auto, Never};
-        let cases: &[(ColorChoice, &[(&str, &str)], bool, bool)] = &[
-            (Auto, &[], true, true),
-            (Auto, &[], false, false),
-            (Auto, &[("NO_COLOR", "1")], true, false),
-            (Auto, &[("NO_COLOR", "")], true, true),
-            (Auto, &[("CLICOLOR_FORCE", "1")], false, true),
-            (Auto, &[("CLICOLOR_FORCE", "0")], false, false),
-            (Auto, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], true, false),
-            (Auto, &[("CLICOLOR", "0")], true, false),
-            (Auto, &[("TERM", "dumb")], true, false),
-            (Always, &[("NO_COLOR", "1"), ("TERM", "dumb")], false, true),
-            (Never, &[("CLICOLOR_FORCE", "1")], true, false),
+        let cases = [
+            (Auto, "", true, true),
+            (Auto, "", false, false),
+            (Auto, "NO_COLOR=1", true, false),
+            (Auto, "NO_COLOR=", true, true),
+            (Auto, "CLICOLOR_FORCE=1", false, true),
+            (Auto, "CLICOLOR_FORCE=0", false, false),
+            (Auto, "NO_COLOR=1 CLICOLOR_FORCE=1", true, false),
+            (Auto, "CLICOLOR=0", true, false),
+            (Auto, "TERM=dumb", true, false),
+            (Always, "NO_COLOR=1 TERM=dumb", false, true),
+            (Never, "CLICOLOR_FORCE=1", true, false),
         ];
         for (choice, environment, terminal, expected) in cases {
             let variable = |name: &str| {
-                environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+                let mut set = environment.split_whitespace().filter_map(|set| set.split_once('='));
+                set.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
             };
-            assert_eq!(wanted(*choice, variable, *terminal), *expected, "{choice:?} {environment:?}");
+            assert_eq!(wanted(choice, variable, terminal), expected, "{choice:?} {environment:?}");
         }
     }
 }

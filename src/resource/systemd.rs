@@ -1,0 +1,204 @@
+//! What `unit` and `timer` share: names of units, their files' syntax, and the shell around `systemctl`.
+
+use crate::shell::quote;
+
+/// Where the units and drop-ins of the machine's owner lie. They stand before those of packages.
+pub const UNIT_FOLDER: &str = "/etc/systemd/system";
+
+/// Types of units that a person can write and control. Devices and scopes are made by the kernel and by programs.
+const TYPES: &[&str] =
+    &["service", "socket", "timer", "target", "mount", "automount", "swap", "path", "slice"];
+
+/// The link that the start of a unit leaves behind, see [`Trace`]. Gone after a reboot.
+pub fn trace_path(unit: &str) -> String {
+    format!("/run/datahub/started/{unit}")
+}
+
+/// What a start came to that leaves its unit inactive. systemd itself forgets such a unit at once if nothing wants
+/// it, and then answers as if it had never been started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// A oneshot has done its work.
+    Done,
+    /// The start conditions were not met.
+    Unmet,
+}
+
+impl Trace {
+    /// The link's target.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unmet => "unmet",
+        }
+    }
+}
+
+/// Whether a name is that of a template, which is no unit itself: `x@.service`.
+pub fn is_template(name: &str) -> bool {
+    name.contains("@.")
+}
+
+/// A unit's name with its type: `ssh.service`, `foo@1.service`, `srv-data.mount`.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let bad = |why: &str| Err(format!("name {name:?} cannot be used: {why}"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let stem = match name.rsplit_once('.') {
+        Some((stem, "device" | "scope")) => {
+            return bad(&format!("the system makes {stem} by itself; name the unit that needs it"));
+        }
+        Some((stem, kind)) if TYPES.contains(&kind) => stem,
+        _ => {
+            return bad(&format!("it must end with its type, as {:?}", format!("{name}.service")));
+        }
+    };
+    if stem.is_empty() || stem.starts_with(['@', '-', '.']) || name.len() > 255 {
+        return bad("there is no name before its type");
+    }
+    if !name.chars().all(plain) || stem.matches('@').count() > 1 {
+        return bad("letters, digits and : - _ . \\ are allowed, and one @ before the instance");
+    }
+    Ok(())
+}
+
+/// Finds what systemd would only warn of in the journal: lines that are no sections, settings or comments.
+/// `systemd-analyze verify` is not used for this: it fails for reasons outside the file (a program that a later
+/// resource installs, another unit's mistake), so it would refuse what is right.
+pub fn check_content(content: &str) -> Result<(), String> {
+    let mut section = false;
+    let mut continued = false;
+    for (at, line) in content.lines().enumerate() {
+        let text = line.trim();
+        let comment = text.is_empty() || text.starts_with(['#', ';']);
+        if continued {
+            continued = comment || text.ends_with('\\');
+            continue;
+        }
+        let wrong = |why: &str| Err(format!("`content` line {}: {text:?} {why}", at + 1));
+        if comment {
+            continue;
+        } else if text.starts_with('[') {
+            if !text.ends_with(']') {
+                return wrong("is a section without its `]`");
+            }
+            section = true;
+        } else if !text.contains('=') {
+            return wrong("is neither a [Section] nor Setting=value");
+        } else if !section {
+            return wrong("stands before the first [Section]");
+        }
+        continued = text.ends_with('\\');
+    }
+    if section { Ok(()) } else { Err("`content` holds no [Section]".into()) }
+}
+
+/// Whether a unit's file holds a line, as `[Install]` or `Type=oneshot`.
+pub fn has_line(content: &str, line: &str) -> bool {
+    content.lines().any(|l| l.trim() == line)
+}
+
+/// Whether a unit's file makes a service that is inactive again once it has done its work.
+pub fn is_oneshot(content: &str) -> bool {
+    let remains = ["yes", "true", "on", "1"].map(|yes| format!("RemainAfterExit={yes}"));
+    has_line(content, "Type=oneshot") && !remains.iter().any(|line| has_line(content, line))
+}
+
+/// Functions over `$unit`. `fail REASON` ends the script; `explain REASON` too, after the unit's last words.
+/// The journal's usual form is kept: it makes unprintable what a service printed to confuse a terminal.
+const FUNCTIONS: &str = r#"fail() { printf '%s\n' "$unit: $1" >&2; exit 1; }
+property() { systemctl show -P "$1" -- "$unit"; }
+explain() {
+    journalctl --no-pager --quiet --no-hostname -n 10 -u "$unit" >&2
+    fail "$1"
+}
+reload() {
+    systemctl daemon-reload || fail 'systemd did not reload its configuration'
+}
+loaded() {
+    case $(property LoadState) in bad-setting | error) explain 'systemd refuses its content' ;; esac
+}
+trace() {
+    mkdir -p -- "${trace%/*}" && ln -sfn "$1" "$trace" || fail 'cannot note what its start came to'
+}
+"#;
+
+/// `start VERB`, with VERB `start` or `restart`: starts and makes sure that it stays up. A service that is up as
+/// soon as its process is made gets a second to fail in; all others tell by themselves when they are up.
+const START: &str = r#"start() {
+    rm -f -- "$trace"
+    conditions=$(systemd-analyze condition --unit="$unit" 2>&1)
+    case $conditions in *'Conditions failed.'*)
+        UNMET
+    esac
+    systemctl "$1" -- "$unit" || explain "cannot be started (systemctl $1)"
+    case $(property Type) in simple | exec | idle) sleep 1 ;; esac
+    case $(property ActiveState)/$(property SubState) in
+    failed/* | */auto-restart*) explain 'failed right after its start' ;;
+    inactive/*)
+        [ "$(property Type)/$(property RemainAfterExit)" = oneshot/no ] ||
+            explain 'ended right after its start; if that is its purpose it needs Type=oneshot'
+        trace done ;;
+    esac
+}
+"#;
+
+/// What becomes of unmet start conditions on a machine that is whole, and in a container.
+const UNMET_FAILS: &str = r#"printf '%s\n' "$conditions" | grep ' failed' >&2
+        fail 'its start conditions are not met' ;;"#;
+const UNMET_NOTED: &str = "trace unmet\n        return ;;";
+
+/// Commands about one unit, after the functions they use. It ends the script on failure; more may follow.
+pub fn script(unit: &str, container: bool, commands: &str) -> String {
+    let start = START.replace("UNMET", if container { UNMET_NOTED } else { UNMET_FAILS });
+    let start = if commands.lines().any(|line| line.starts_with("start ")) { start } else { String::new() };
+    format!(
+        "(\nunit={} trace={}\n{FUNCTIONS}{start}{commands}) || exit 1\n",
+        quote(unit),
+        quote(&trace_path(unit))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["ssh.service", "foo@1.service", "foo@.service", "a.b.socket", "dev-x\\x2dy.swap"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for (name, why) in [
+            ("ssh", "as \"ssh.service\""),
+            ("ssh.conf", "must end with its type"),
+            (".service", "no name before"),
+            ("-x.service", "no name before"),
+            ("a b.service", "are allowed"),
+            ("../x.service", "no name before"),
+            ("a/x.service", "are allowed"),
+            ("a@b@c.service", "are allowed"),
+            ("sda.device", "by itself"),
+        ] {
+            let error = check_name(name).expect_err(name);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn contents() {
+        for content in [
+            "[Service]\nExecStart=/bin/true\n",
+            "# x\n\n[Service]\nExecStart=/bin/sh \\\n# inside\n  -c true\n; y\n[Install]\nWantedBy=a",
+        ] {
+            assert_eq!(check_content(content), Ok(()), "{content}");
+        }
+        for (content, why) in [
+            ("", "no [Section]"),
+            ("ExecStart=/bin/true", "line 1: \"ExecStart=/bin/true\" stands before"),
+            ("[Service\n", "without its `]`"),
+            ("[Service]\nExecStart /bin/true\n", "line 2:"),
+        ] {
+            let error = check_content(content).expect_err(content);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
