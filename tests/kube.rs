@@ -1,5 +1,5 @@
-//! The cluster's API against a server with real TLS: what is asked, what is done again, what is given up and why.
-//! Through a real sshd too, whose connection drops.
+//! The cluster's API against a server with real TLS: what is asked, what is done again, what is given up and
+//! why. Through a real sshd too, whose connection drops.
 
 #[path = "kube/server.rs"]
 mod server;
@@ -191,8 +191,11 @@ fn third_time_lucky() -> impl Fn(&Request) -> Reply + Send + Sync {
         }
         match watches.fetch_add(1, Ordering::Relaxed) {
             0 => Reply::WatchThenCut(vec![event("MODIFIED", &node("nas", "11", false))]),
-            1 => Reply::WatchThenCut(vec![json!({ "type": "ERROR", "object": {
-                "kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired", "message": "too old resource version" } })]),
+            1 => {
+                let expired =
+                    json!({ "kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired" });
+                Reply::WatchThenCut(vec![event("ERROR", &expired)])
+            }
             _ => {
                 let (sender, events) = mpsc::unbounded_channel();
                 sender.send(event("MODIFIED", &node("nas", "21", true))).expect("open");
@@ -237,12 +240,14 @@ async fn a_node_that_does_not_become_ready_says_why() {
         return;
     }
     let api = Api::start(|request| match (request.line.as_str(), request.is_watch()) {
-        ("GET /api/v1/events", _) => list("Event", "1", &[
-            json!({ "metadata": { "name": "e1" }, "involvedObject": {}, "type": "Warning", "reason": "InvalidDiskCapacity",
-                "message": "invalid capacity 0", "lastTimestamp": "2026-01-01T00:00:02Z" }),
-            json!({ "metadata": { "name": "e0" }, "involvedObject": {}, "type": "Normal", "reason": "Starting",
-                "message": "Starting kubelet.", "lastTimestamp": "2026-01-01T00:00:01Z" }),
-        ]),
+        ("GET /api/v1/events", _) => list(
+            "Event",
+            "1",
+            &[
+                happening("Warning", "InvalidDiskCapacity", "invalid capacity 0", "2026-01-01T00:00:02Z"),
+                happening("Normal", "Starting", "Starting kubelet.", "2026-01-01T00:00:01Z"),
+            ],
+        ),
         (_, true) => Reply::Watch(pending()),
         _ => list("Node", "1", &[node("nas", "1", false)]),
     })
@@ -265,6 +270,14 @@ async fn a_node_that_does_not_become_ready_says_why() {
     assert!(error.to_string().contains("the API server does not answer"), "{error}");
 }
 
+/// An event object, as the kubelet writes them about its node.
+fn happening(kind: &str, reason: &str, message: &str, at: &str) -> Value {
+    json!({
+        "metadata": { "name": at }, "involvedObject": {},
+        "type": kind, "reason": reason, "message": message, "lastTimestamp": at,
+    })
+}
+
 /// The events of a watch in which nothing happens.
 fn pending() -> mpsc::UnboundedReceiver<Value> {
     let (sender, events) = mpsc::unbounded_channel();
@@ -273,11 +286,17 @@ fn pending() -> mpsc::UnboundedReceiver<Value> {
     events
 }
 
+fn owner(kind: &str) -> Value {
+    json!([{ "apiVersion": "apps/v1", "kind": kind, "name": "r", "uid": "r", "controller": true }])
+}
+
 fn pod(name: &str, more: Value) -> Value {
     let mut pod = json!({
         "kind": "Pod", "apiVersion": "v1",
-        "metadata": { "name": name, "namespace": "web", "uid": format!("uid-{name}"), "resourceVersion": "1", "labels": { "app": name },
-            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true }] },
+        "metadata": {
+            "name": name, "namespace": "web", "uid": format!("uid-{name}"), "resourceVersion": "1",
+            "labels": { "app": name }, "ownerReferences": owner("ReplicaSet"),
+        },
         "spec": { "containers": [] },
     });
     for (key, value) in more.as_object().expect("a map") {
@@ -288,6 +307,16 @@ fn pod(name: &str, more: Value) -> Value {
         }
     }
     pod
+}
+
+fn budget(name: &str, app: &str) -> Value {
+    let counts =
+        json!({ "currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1 });
+    json!({
+        "metadata": { "name": name, "namespace": "web" },
+        "spec": { "selector": { "matchLabels": { "app": app } } },
+        "status": counts,
+    })
 }
 
 /// A node with pods whose evictions the test answers; an accepted one ends its pod.
@@ -326,15 +355,9 @@ impl Evictions {
                 let pods: Vec<Value> = self.pods.lock().expect("no panic").values().cloned().collect();
                 list("Pod", "1", &pods)
             }
-            line if line.ends_with("/poddisruptionbudgets") => list(
-                "PodDisruptionBudget",
-                "1",
-                &[
-                    json!({ "metadata": { "name": "other", "namespace": "web" }, "spec": { "selector": { "matchLabels": { "app": "other" } } } }),
-                    json!({ "metadata": { "name": "budget", "namespace": "web" }, "spec": { "selector": { "matchLabels": { "app": "held" } } },
-                    "status": { "currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1 } }),
-                ],
-            ),
+            line if line.ends_with("/poddisruptionbudgets") => {
+                list("PodDisruptionBudget", "1", &[budget("other", "plain"), budget("budget", "held")])
+            }
             line => {
                 let name = line.trim_end_matches("/eviction").rsplit('/').next().unwrap_or_default();
                 if held(name) {
@@ -372,12 +395,11 @@ async fn a_drain_evicts_what_may_go_and_waits_until_it_is_gone() {
     if !may_run() {
         return;
     }
-    let owner = |kind: &str| json!({ "owner": [{ "apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "d", "controller": true }] });
     let evictions = Evictions::new(&[
         pod("plain", json!({})),
         pod("held", json!({})),
         pod("finished", json!({ "owner": [], "status": { "phase": "Succeeded" } })),
-        pod("agent", owner("DaemonSet")),
+        pod("agent", json!({ "owner": owner("DaemonSet") })),
         pod("static", json!({ "owner": [], "annotations": { "kubernetes.io/config.mirror": "x" } })),
     ]);
     let (hub, tries) = (evictions.clone(), AtomicUsize::new(0));
@@ -493,36 +515,15 @@ async fn a_node_is_given_what_is_wanted_and_a_conflict_is_met_anew() {
     assert_eq!(api.seen()[before..].iter().filter(|line| line.starts_with("PATCH")).count(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_deleted_with_its_password() {
-    if !may_run() {
-        return;
-    }
-    let there = AtomicUsize::new(2);
-    let api = Api::start(move |_| {
-        match there.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-            Ok(_) => Reply::Json(200, json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" })),
-            Err(_) => refusal(404, "NotFound", "not found"),
-        }
-    })
-    .await;
-    let cluster = connect(&api).await;
-    assert!(cluster.delete_node("nas").await.expect("deleted"));
-    assert!(!cluster.delete_node("nas").await.expect("nothing to delete"));
-    let asked: Vec<String> = api.seen().iter().map(|line| line.trim_end_matches('?').to_owned()).collect();
-    let both =
-        ["DELETE /api/v1/nodes/nas", "DELETE /api/v1/namespaces/kube-system/secrets/nas.node-password.k3s"];
-    assert_eq!(asked, [both, both].concat());
-}
-
 fn widgets(request: &Request, dry: &Value) -> Reply {
     let resource = |kind: &str| {
         json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "x.io/v1", "resources": [
-            { "name": "widgets", "singularName": "widget", "namespaced": true, "kind": kind, "verbs": ["get", "list", "patch", "watch"] }] })
+            { "name": "widgets", "singularName": "widget", "namespaced": true, "kind": kind, "verbs": ["get"] },
+        ]})
     };
     let widget = |size: u8| {
-        json!({ "apiVersion": "x.io/v1", "kind": "Widget", "metadata": { "name": "w", "namespace": "web", "resourceVersion": "1" },
-            "spec": { "size": size } })
+        let metadata = json!({ "name": "w", "namespace": "web", "resourceVersion": "1" });
+        json!({ "apiVersion": "x.io/v1", "kind": "Widget", "metadata": metadata, "spec": { "size": size } })
     };
     match request.line.as_str() {
         "GET /apis/x.io/v1" => Reply::Json(200, resource("Widget")),
@@ -546,8 +547,10 @@ async fn objects_of_any_kind() {
     if !may_run() {
         return;
     }
-    let wanted = object(json!({ "apiVersion": "x.io/v1", "kind": "Widget", "metadata": { "name": "w", "namespace": "web" }, "spec": { "size": 2 } }))
-        .expect("an object");
+    let metadata = json!({ "name": "w", "namespace": "web" });
+    let wanted =
+        json!({ "apiVersion": "x.io/v1", "kind": "Widget", "metadata": metadata, "spec": { "size": 2 } });
+    let wanted = object(wanted).expect("an object");
     let mut dry = serde_json::to_value(&wanted).expect("JSON");
     dry["metadata"]["resourceVersion"] = "1".into();
     let api = Api::start(move |request| widgets(request, &dry)).await;
@@ -584,28 +587,6 @@ async fn objects_of_any_kind() {
     assert!(matches!(cluster.get(&unknown).await, Err(Error::UnknownKind { .. })));
     let unknown = ObjectRef::new("x.io/v1", "Gadget", None, "g");
     assert!(matches!(cluster.get(&unknown).await, Err(Error::UnknownKind { .. })));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn old_releases_are_pruned_by_their_names_alone() {
-    if !may_run() {
-        return;
-    }
-    let api = Api::start(|request| {
-        if request.line.starts_with("DELETE") {
-            return Reply::Json(200, json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }));
-        }
-        let release = |number: u8, status: &str| {
-            json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {
-                "name": format!("sh.helm.release.v1.argo.v{number}"), "namespace": "cd", "labels": { "owner": "helm", "status": status } } })
-        };
-        list("PartialObjectMetadata", "1", &[release(1, "superseded"), release(2, "deployed"), release(10, "failed"), release(9, "failed")])
-    })
-    .await;
-    let pruned = connect(&api).await.prune_helm_history(2).await.expect("pruned");
-    assert_eq!(pruned, ["cd/sh.helm.release.v1.argo.v1"]);
-    assert_eq!(api.count("DELETE /api/v1/namespaces/cd/secrets/sh.helm.release.v1.argo.v1"), 1);
-    assert!(api.seen()[0].contains("labelSelector=owner%3Dhelm"), "{:?}", api.seen());
 }
 
 #[tokio::test(flavor = "multi_thread")]

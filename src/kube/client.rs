@@ -77,8 +77,8 @@ pub async fn read_kubeconfig(transport: &dyn Transport, path: &str) -> Result<Se
 }
 
 impl Cluster {
-    /// Reads the kubeconfig and makes ready to connect to the API server it names, as the server sees it. Asks
-    /// nothing of the API yet: see [`Cluster::readyz`].
+    /// Reads the kubeconfig and makes ready to connect to the API server it names, as the server sees it.
+    /// Asks nothing of the API yet: see [`Cluster::readyz`].
     pub async fn connect(transport: Arc<dyn Transport>, options: Options) -> Result<Self, Error> {
         let bad = |why: &str| Error::BadKubeconfig { path: options.kubeconfig.clone(), why: why.into() };
         let text = read_kubeconfig(&*transport, &options.kubeconfig).await?;
@@ -105,14 +105,14 @@ impl Cluster {
         Ok(Self { client, kinds: Arc::default(), options: Arc::new(options) })
     }
 
-    /// Whether the API server is ready to serve, and if not, which of its checks fail. An API server that does not
-    /// answer at all is an error.
+    /// Whether the API server is ready to serve, and if not, which of its checks fail. An API server that
+    /// does not answer at all is an error.
     pub async fn readyz(&self) -> Result<Readyz, Error> {
         self.call("ask the API server whether it is ready", || self.ask_readyz()).await
     }
 
-    /// Waits until the API server is ready. It is asked again and again: there is nothing yet that could tell.
-    /// `progress` hears what is missing, each time that changes.
+    /// Waits until the API server is ready. It is asked again and again: there is nothing yet that could
+    /// tell. `progress` hears what is missing, each time that changes.
     pub async fn wait_readyz(
         &self,
         limit: Duration,
@@ -147,8 +147,8 @@ impl Cluster {
         Ok(printable(&info.git_version))
     }
 
-    /// Makes a request, again and again while the API server or the way to it is gone. Only for what may happen
-    /// twice: nothing tells whether a request that was cut off was carried out.
+    /// Makes a request, again and again while the API server or the way to it is gone. Only for what may
+    /// happen twice: nothing tells whether a request that was cut off was carried out.
     pub(super) async fn call<T, F>(&self, what: &str, request: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = ::kube::Result<T>>,
@@ -184,7 +184,8 @@ impl Cluster {
         }
     }
 
-    /// Its answer is text, and its status says whether it is ready. One that cannot check who asks yet is not.
+    /// Its answer is text, and its status says whether it is ready. One that cannot check who asks yet is
+    /// not.
     async fn ask_readyz(&self) -> ::kube::Result<Readyz> {
         let request = http::Request::get("/readyz?verbose").body(Body::empty());
         let response = self.client.send(request.map_err(::kube::Error::HttpError)?).await?;
@@ -198,8 +199,8 @@ impl Cluster {
     }
 }
 
-/// Only what stands in the file itself. A node that has been broken into could otherwise have a command of its choice
-/// run on this machine (`exec`), or a file of this machine sent to it.
+/// Only what stands in the file itself. A node that has been broken into could otherwise have a command of
+/// its choice run on this machine (`exec`), or a file of this machine sent to it.
 fn self_contained(mut kubeconfig: Kubeconfig) -> Kubeconfig {
     for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
         *cluster = ClusterInfo {
@@ -305,7 +306,8 @@ mod tests {
 
     #[test]
     fn failing_checks_are_named() {
-        let verbose = "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\n[-]poststarthook/rbac/bootstrap-roles failed: not finished\nreadyz check failed\n";
+        let verbose = "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\n\
+            [-]poststarthook/rbac/bootstrap-roles failed: not finished\nreadyz check failed\n";
         assert_eq!(failing(verbose), ["etcd", "poststarthook/rbac/bootstrap-roles"]);
         assert!(failing("ok").is_empty());
     }

@@ -1,4 +1,5 @@
-//! Draining a node: its pods are evicted, so that their workloads start them elsewhere, and waited for until gone.
+//! Draining a node: its pods are evicted, so that their workloads start them elsewhere, and waited for until
+//! gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -321,7 +322,8 @@ impl Cluster {
         explained
     }
 
-    /// The budget that covers a pod and allows no disruption. That it cannot be found out must not hide the rest.
+    /// The budget that covers a pod and allows no disruption. That it cannot be found out must not hide the
+    /// rest.
     async fn budget_of(&self, pod: &Pod) -> Option<String> {
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &namespace);
@@ -345,7 +347,8 @@ fn namespace_ends(status: &::kube::core::Status) -> bool {
     status.code == 403 && causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// The budget's own words stand in the details: `The disruption budget web needs 2 healthy pods and has 2 currently`.
+/// The budget's own words stand in the details: `The disruption budget web needs 2 healthy pods and has 2
+/// currently`.
 fn words(status: &::kube::core::Status) -> String {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let cause = causes.map(|cause| &cause.message).find(|message| !message.is_empty());

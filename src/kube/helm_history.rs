@@ -1,6 +1,7 @@
 //! Helm's release history: a Secret for every revision of a release, of which only the last few are of use.
 //!
-//! Helm keeps ten by default and K3s's Helm controller does not tidy up after itself; each holds the whole chart.
+//! Helm keeps ten by default and K3s's Helm controller does not tidy up after itself; each holds the whole
+//! chart.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +40,8 @@ fn revision(secret: &PartialObjectMeta<Secret>) -> Option<((String, String), Rev
     Some(((secret.namespace().unwrap_or_default(), release.to_owned()), revision))
 }
 
-/// The revisions that can go when `keep` of the newest stay, at least one. One that is deployed always stays: a
-/// rollback, and every reading of the release's values, needs it.
+/// The revisions that can go when `keep` of the newest stay, at least one. One that is deployed always stays:
+/// a rollback, and every reading of the release's values, needs it.
 pub fn surplus(revisions: &[Revision], keep: usize) -> Vec<&Revision> {
     let mut newest: Vec<&Revision> = revisions.iter().collect();
     newest.sort_by_key(|revision| std::cmp::Reverse(revision.number));
@@ -88,7 +89,8 @@ mod tests {
     #[test]
     fn release_secrets_are_told_from_others() {
         let read = |name: &str, owner: &str| {
-            let secret = json!({ "metadata": { "name": name, "namespace": "argocd", "labels": { "owner": owner, "status": "deployed" } } });
+            let labels = json!({ "owner": owner, "status": "deployed" });
+            let secret = json!({ "metadata": { "name": name, "namespace": "argocd", "labels": labels } });
             revision(&serde_json::from_value(secret).expect("metadata"))
         };
         let (release, found) = read("sh.helm.release.v1.argo.v2-cd.v12", "helm").expect("a revision");

@@ -1,8 +1,10 @@
-//! The operator's kubeconfig: K3s's own under a name of its own, merged into what is there without harming it.
+//! The operator's kubeconfig: K3s's own under a name of its own, merged into what is there without harming
+//! it.
 //!
-//! The existing text is edited in place, so that order, comments and everything unknown stay as they are. The result
-//! is read back before it is written: if it does not mean exactly what was there plus the one cluster, because the
-//! file is written in a way the edit does not know (JSON, aliases), the whole file is written anew from its meaning.
+//! The existing text is edited in place, so that order, comments and everything unknown stay as they are. The
+//! result is read back before it is written: if it does not mean exactly what was there plus the one cluster,
+//! because the file is written in a way the edit does not know (JSON, aliases), the whole file is written
+//! anew from its meaning.
 
 use serde_json::{Map, Value, json};
 
@@ -75,7 +77,8 @@ const LOGIN: [&str; 10] = [
 ];
 
 impl Entry {
-    /// K3s's kubeconfig with `server` for its address (`https://nas.home.arpa:6443`) and `name` for all its names.
+    /// K3s's kubeconfig with `server` for its address (`https://nas.home.arpa:6443`) and `name` for all its
+    /// names.
     pub fn new(k3s: &Secret, server: &str, name: &str) -> Result<Self, MergeError> {
         let bad = |why: &str| MergeError::Source(why.into());
         let whole = parse(k3s.expose()).map_err(MergeError::Source)?;
@@ -89,7 +92,8 @@ impl Entry {
         let (Some(Value::Object(mut cluster)), Some(Value::Object(mut user))) = (cluster, user) else {
             return Err(bad("its current context has no cluster and user"));
         };
-        // Anything else would be the node's to choose: a command that kubectl runs here (exec), a file it reads.
+        // Anything else would be the node's to choose: a command that kubectl runs here (exec), a file it
+        // reads.
         cluster.retain(|key, _| key == "certificate-authority-data");
         user.retain(|key, _| ["client-certificate-data", "client-key-data", "token"].contains(&key.as_str()));
         if cluster.is_empty() {

@@ -1,4 +1,5 @@
-//! Writing the operator's kubeconfig: the right file of several, under kubectl's lock, at once and with a backup.
+//! Writing the operator's kubeconfig: the right file of several, under kubectl's lock, at once and with a
+//! backup.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -71,9 +72,9 @@ pub fn paths(variable: Option<&OsStr>, home: Option<&Path>) -> Result<Vec<PathBu
     }
 }
 
-/// Merges a cluster into the one of the kubeconfigs that holds it already, else into the first that exists, else
-/// into the last, as kubectl does. It becomes the current context if asked for, or if none of them sets one. A file
-/// that cannot be read or understood stops it before anything is written.
+/// Merges a cluster into the one of the kubeconfigs that holds it already, else into the first that exists,
+/// else into the last, as kubectl does. It becomes the current context if asked for, or if none of them sets
+/// one. A file that cannot be read or understood stops it before anything is written.
 pub fn merge_into(paths: &[PathBuf], entry: &Entry, make_current: bool) -> Result<Written, FileError> {
     let mut exists = None;
     let mut holds = None;
@@ -184,7 +185,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Nothing more can be done about a lock that cannot be removed; the next one who waits for it is told.
+        // Nothing more can be done about a lock that cannot be removed; the next one who waits for it is
+        // told.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -141,7 +141,7 @@ fn what_is_there_stays_to_the_letter() {
 fn kubectls_own_files_are_edited() {
     for empty in ["[]", "null", "", "{}"] {
         let text = format!(
-            "apiVersion: v1\nclusters: {empty}\ncontexts: {empty}\ncurrent-context: \"\"\nkind: Config\nusers: {empty}\n"
+            "clusters: {empty}\ncontexts: {empty}\ncurrent-context: \"\"\nkind: Config\nusers: {empty}\n"
         );
         if empty == "{}" {
             assert!(matches!(entry().merge(&text, Current::IfNone), Err(MergeError::Broken(_))));
@@ -153,7 +153,7 @@ fn kubectls_own_files_are_edited() {
         assert_eq!(
             after,
             format!(
-                "apiVersion: v1\nclusters:\n{clusters}contexts:\n{contexts}current-context: home\nkind: Config\nusers:\n{users}"
+                "clusters:\n{clusters}contexts:\n{contexts}current-context: home\nkind: Config\nusers:\n{users}"
             )
         );
     }
@@ -191,7 +191,8 @@ fn a_new_cluster_takes_the_place_of_the_old_one_and_nothing_else() {
 
 #[test]
 fn what_cannot_be_edited_is_written_anew_with_the_same_meaning() {
-    let json = r#"{"kind": "Config", "clusters": [{"name": "work", "cluster": {"server": "https://w", "x": [1, "no", null]}}],
+    let json = r#"{"kind": "Config",
+        "clusters": [{"name": "work", "cluster": {"server": "https://w", "x": [1, "no", null]}}],
         "contexts": [], "users": [], "current-context": "work"}"#;
     let aliases =
         "kind: Config\nclusters: &c\n- {name: work, cluster: &w {server: a}}\nx: *c\ncurrent-context: work\n";

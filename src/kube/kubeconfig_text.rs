@@ -1,7 +1,7 @@
 //! Editing a kubeconfig's YAML as text: one item of a list replaced or added, everything else as it was.
 //!
-//! Knows block style alone, as kubectl and people write it. The caller reads the result back and does not use it if
-//! it means anything else than it should.
+//! Knows block style alone, as kubectl and people write it. The caller reads the result back and does not use
+//! it if it means anything else than it should.
 
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! The K3s cluster's API, reached through the SSH connection to one of its servers.
 //!
-//! No kubectl, no Helm, no open port: every connection is a channel of the SSH session to the address the server's
-//! own admin kubeconfig names. Everything here is idempotent, so what an API server that restarts or a connection
-//! that drops has cut off is done again, for as long as [`Options::patience`] says.
+//! No kubectl, no Helm, no open port: every connection is a channel of the SSH session to the address the
+//! server's own admin kubeconfig names. Everything here is idempotent, so what an API server that restarts or
+//! a connection that drops has cut off is done again, for as long as [`Options::patience`] says.
 
 pub mod client;
 pub mod drain;
@@ -14,6 +14,8 @@ mod kubeconfig_text;
 pub mod node;
 pub mod node_settings;
 pub mod object;
+#[cfg(all(test, feature = "lab"))]
+mod simulated_tests;
 pub mod wait;
 mod watch;
 

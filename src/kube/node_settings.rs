@@ -1,10 +1,10 @@
 //! A node's labels, annotations and taints as the inventory wants them; what others have set stays.
 //!
-//! Labels and annotations go by server-side apply, so the API itself remembers which are ours: one that is no longer
-//! wanted is removed, and one that somebody else set to another value is taken over, as
-//! `kubectl apply --server-side --force-conflicts` does: the inventory is the one place that says what they are.
-//! Taints are one undivided list to the API, written by the kubelet and by controllers too. So which are ours is
-//! noted in an annotation of the same write, and the write holds only for the version of the node it was made from.
+//! Labels and annotations go by server-side apply, so the API itself remembers which are ours: one that is no
+//! longer wanted is removed, and one that somebody else set to another value is taken over, as `kubectl apply
+//! --server-side --force-conflicts` does: the inventory is the one place that says what they are. Taints are
+//! one undivided list to the API, written by the kubelet and by controllers too. So which are ours is noted
+//! in an annotation of the same write, and the write holds only for the version of the node it was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -150,8 +150,8 @@ fn map_patch(node: &ApiNode, wanted: &NodeWanted) -> Value {
 }
 
 impl Cluster {
-    /// Gives a node the labels, annotations and taints that are wanted and takes away those that were ours and no
-    /// longer are. What was changed; nothing is written where nothing differs.
+    /// Gives a node the labels, annotations and taints that are wanted and takes away those that were ours
+    /// and no longer are. What was changed; nothing is written where nothing differs.
     pub async fn apply_node(&self, name: &str, wanted: &NodeWanted) -> Result<Vec<Difference>, Error> {
         let api = self.node_api();
         let what = format!("set the labels and annotations of node {name}");
@@ -202,14 +202,14 @@ mod tests {
                 "labels": { "zone": "a", "old": "x", "foreign": "y" },
                 "annotations": { TAINTS_ANNOTATION: "gpu:NoSchedule,slow:NoExecute" },
                 "managedFields": [
-                    { "manager": "datahub", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                    { "manager": "datahub", "operation": "Apply",
                       "fieldsV1": { "f:metadata": { "f:labels": { "f:zone": {}, "f:old": {} } } } },
-                    { "manager": "k3s", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                    { "manager": "k3s", "operation": "Update",
                       "fieldsV1": { "f:metadata": { "f:labels": { ".": {}, "f:foreign": {} } } } },
                 ],
             },
             "spec": { "taints": [
-                { "key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-01-02T03:04:05Z" },
+                { "key": "node.kubernetes.io/odd", "effect": "NoExecute", "timeAdded": "2026-01-02T03:04:05Z" },
                 { "key": "gpu", "value": "yes", "effect": "NoSchedule" },
                 { "key": "slow", "effect": "NoExecute" },
             ]},
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(
             patch["spec"]["taints"],
             json!([
-                { "key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-01-02T03:04:05Z" },
+                { "key": "node.kubernetes.io/odd", "effect": "NoExecute", "timeAdded": "2026-01-02T03:04:05Z" },
                 { "key": "gpu", "value": "no", "effect": "NoSchedule" },
             ])
         );

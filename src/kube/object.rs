@@ -3,11 +3,15 @@
 //! Everything is applied by the server under one field manager and takes conflicts over, as
 //! `kubectl apply --server-side --force-conflicts` does. A field left out of a later apply is removed.
 
+use std::borrow::Cow;
+
 use ::kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective};
 use ::kube::core::{ApiResource, GroupVersionKind};
 use ::kube::discovery::{Scope, pinned_kind};
 use ::kube::error::DiscoveryError;
 use ::kube::{Error as ClientError, ResourceExt as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::MANAGER;
@@ -100,8 +104,8 @@ impl Cluster {
         self.patch(object, false).await
     }
 
-    /// What an apply would change, found out by the API server itself: its defaults and webhooks count, and what
-    /// others have set does not. Nothing if all would stay. The values of Secrets are not shown.
+    /// What an apply would change, found out by the API server itself: its defaults and webhooks count, and
+    /// what others have set does not. Nothing if all would stay. The values of Secrets are not shown.
     pub async fn diff(&self, object: &DynamicObject) -> Result<Vec<Difference>, Error> {
         let which = ObjectRef::from(object);
         let before = self.get(&which).await?;
@@ -122,7 +126,8 @@ impl Cluster {
             field_manager: Some(MANAGER.into()),
             field_validation: Some(ValidationDirective::Strict),
         };
-        let patch = Patch::Apply(object);
+        let object = if which.is_secret() { Cow::Owned(encoded(object)) } else { Cow::Borrowed(object) };
+        let patch = Patch::Apply(&*object);
         let applied = self.call(&format!("apply {which}"), || api.patch(&which.name, &how, &patch)).await;
         applied.map_err(|error| if which.is_secret() { discreet(error) } else { error })
     }
@@ -169,6 +174,23 @@ impl Cluster {
         kinds().insert(gvk, found.clone());
         Ok(found)
     }
+}
+
+/// A Secret with its `stringData` in `data`. The API server would do the same, but remember `stringData` as what is
+/// ours, and so never remove a key that is left out later (kubernetes/kubernetes#70281).
+fn encoded(secret: &DynamicObject) -> DynamicObject {
+    let mut secret = secret.clone();
+    let Some(fields) = secret.data.as_object_mut() else { return secret };
+    if let Some(Value::Object(plain)) = fields.remove("stringData") {
+        let data = fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
+        let Some(data) = data.as_object_mut() else { return secret };
+        for (key, value) in plain {
+            // What is not text is left as it is for the API server to refuse.
+            let value = value.as_str().map_or(value.clone(), |text| BASE64.encode(text).into());
+            data.insert(key, value);
+        }
+    }
+    secret
 }
 
 /// An API server that finds fault with a value quotes it.
@@ -254,7 +276,11 @@ mod tests {
 
     #[test]
     fn objects_say_what_they_are() {
-        let all = objects_from_yaml("---\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: b}\ndata: {on: \"off\"}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: c\n").expect("objects");
+        let all = objects_from_yaml(
+            "---\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: b}\ndata: {on: \"off\"}\n\
+             ---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: c\n",
+        )
+        .expect("objects");
         let names: Vec<String> = all.iter().map(|object| ObjectRef::from(object).to_string()).collect();
         assert_eq!(names, ["ConfigMap b/a", "Deployment c"]);
         assert_eq!(all[0].data["data"], json!({ "on": "off" }));
@@ -310,6 +336,14 @@ mod tests {
         let shown = format!("{all:?}");
         assert!(!shown.contains("Z2Vo") && !shown.contains("b2Zm"), "{shown}");
         assert_eq!(differences(&ObjectRef::from(&after), Some(&after), &after), []);
+    }
+
+    #[test]
+    fn plain_values_of_secrets_are_encoded() {
+        let secret = made(json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" },
+            "data": { "a": "QQ==", "b": "QQ==" }, "stringData": { "b": "B", "c": "" } }));
+        let encoded = encoded(&secret);
+        assert_eq!(encoded.data, json!({ "data": { "a": "QQ==", "b": "Qg==", "c": "" } }));
     }
 
     #[test]

@@ -172,8 +172,8 @@ fn stateful_set(object: &DynamicObject) -> Check {
 }
 
 impl Cluster {
-    /// Watches an object until the condition holds; the object then, or `None` where it does not exist. `progress`
-    /// hears what is still missing, each time that changes.
+    /// Watches an object until the condition holds; the object then, or `None` where it does not exist.
+    /// `progress` hears what is still missing, each time that changes.
     pub async fn wait(
         &self,
         which: &ObjectRef,
@@ -216,98 +216,68 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(condition: &Condition, kind: &str, generation: i64, rest: Value) -> Check {
-        let mut object = json!({ "apiVersion": "x/v1", "kind": kind, "metadata": { "name": "a", "generation": generation } });
-        for (key, value) in rest.as_object().expect("a map") {
-            object[key] = value.clone();
-        }
+    fn check(condition: &Condition, kind: &str, spec: Value, status: Value) -> Check {
+        let metadata = json!({ "name": "a", "generation": 2 });
+        let object = json!({
+            "apiVersion": "x/v1", "kind": kind, "metadata": metadata, "spec": spec, "status": status,
+        });
         (condition.judge)(Some(&super::super::object::object(object).expect("an object")))
+    }
+
+    /// The status of a Deployment: its pods, those of the newest form, those available.
+    fn pods(all: u8, updated: u8, available: u8) -> Value {
+        json!({ "replicas": all, "updatedReplicas": updated, "availableReplicas": available })
+    }
+
+    /// The status of a DaemonSet.
+    fn daemons(wanted: u8, available: u8) -> Value {
+        json!({ "desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberAvailable": available })
     }
 
     #[test]
     fn roll_outs_are_judged_as_kubectl_judges_them() {
         let not = |text: &str| Check::NotYet(text.into());
-        let out = Condition::rolled_out();
-        let table: Vec<(&str, Value, Check)> = vec![
-            (
-                "Deployment",
-                json!({ "status": { "observedGeneration": 1 } }),
-                not("its newest form has not been seen by its controller"),
-            ),
-            (
-                "Deployment",
-                json!({ "status": { "observedGeneration": 2 } }),
-                not("0 of 1 pods are of the newest form"),
-            ),
-            (
-                "Deployment",
-                json!({ "spec": { "replicas": 0 }, "status": { "observedGeneration": 2 } }),
-                Check::Done,
-            ),
-            (
-                "Deployment",
-                json!({ "spec": { "replicas": 2 }, "status": { "observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3 } }),
-                not("1 old pods have not ended"),
-            ),
-            (
-                "Deployment",
-                json!({ "spec": { "replicas": 2 }, "status": { "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1 } }),
-                not("1 of 2 pods are available"),
-            ),
-            (
-                "Deployment",
-                json!({ "spec": { "replicas": 2 }, "status": { "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 } }),
-                Check::Done,
-            ),
-            (
-                "Deployment",
-                json!({ "status": { "observedGeneration": 2, "conditions": [{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out" }] } }),
-                Check::Failed("ProgressDeadlineExceeded: timed out".into()),
-            ),
-            (
-                "DaemonSet",
-                json!({ "status": { "observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2 } }),
-                not("2 of 3 pods are available"),
-            ),
-            (
-                "DaemonSet",
-                json!({ "status": { "observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 3 } }),
-                Check::Done,
-            ),
-            (
-                "StatefulSet",
-                json!({ "spec": { "replicas": 2 }, "status": { "observedGeneration": 2, "readyReplicas": 2, "updatedReplicas": 1 } }),
-                not("1 of 2 pods are of the newest form"),
-            ),
-            (
-                "StatefulSet",
-                json!({ "spec": { "replicas": 2, "updateStrategy": { "rollingUpdate": { "partition": 1 } } }, "status": { "observedGeneration": 2, "readyReplicas": 2, "updatedReplicas": 1 } }),
-                Check::Done,
-            ),
+        let two = || json!({ "replicas": 2 });
+        let partition = json!({ "replicas": 2, "updateStrategy": { "rollingUpdate": { "partition": 1 } } });
+        let half = || json!({ "readyReplicas": 2, "updatedReplicas": 1 });
+        let late = json!({ "conditions": [
+            { "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late" },
+        ]});
+        let table: Vec<(&str, Value, Value, Check)> = vec![
+            ("Deployment", json!({}), json!({}), not("0 of 1 pods are of the newest form")),
+            ("Deployment", json!({ "replicas": 0 }), json!({}), Check::Done),
+            ("Deployment", two(), pods(3, 2, 3), not("1 old pods have not ended")),
+            ("Deployment", two(), pods(2, 2, 1), not("1 of 2 pods are available")),
+            ("Deployment", two(), pods(2, 2, 2), Check::Done),
+            ("Deployment", two(), late, Check::Failed("ProgressDeadlineExceeded: late".into())),
+            ("DaemonSet", json!({}), daemons(3, 2), not("2 of 3 pods are available")),
+            ("DaemonSet", json!({}), daemons(3, 3), Check::Done),
+            ("StatefulSet", two(), half(), not("1 of 2 pods are of the newest form")),
+            ("StatefulSet", partition, half(), Check::Done),
         ];
-        for (kind, rest, expected) in table {
-            assert_eq!(check(&out, kind, 2, rest.clone()), expected, "{kind} {rest}");
+        let out = Condition::rolled_out();
+        for (kind, spec, mut status, expected) in table {
+            status["observedGeneration"] = 2.into();
+            assert_eq!(check(&out, kind, spec.clone(), status.clone()), expected, "{kind} {spec} {status}");
         }
+        let unseen = check(&out, "Deployment", json!({}), json!({ "observedGeneration": 1 }));
+        assert_eq!(unseen, not("its newest form has not been seen by its controller"));
     }
 
     #[test]
     fn jobs_and_definitions_can_fail() {
-        let with = |kind: &str, status: &str| json!({ "status": { "conditions": [{ "type": kind, "status": status, "reason": "Because" }] } });
-        let job = Condition::job_complete();
-        assert_eq!(check(&job, "Job", 1, with("Complete", "True")), Check::Done);
-        assert_eq!(check(&job, "Job", 1, with("Failed", "True")), Check::Failed("Because".into()));
-        assert_eq!(
-            check(&job, "Job", 1, json!({ "status": { "active": 1 } })),
-            Check::NotYet("1 pods run, 0 have failed".into())
-        );
-        let crd = Condition::established();
-        assert_eq!(check(&crd, "CustomResourceDefinition", 1, with("Established", "True")), Check::Done);
-        assert_eq!(
-            check(&crd, "CustomResourceDefinition", 1, with("NamesAccepted", "False")),
-            Check::Failed("Because".into())
-        );
-        assert!(matches!(check(&crd, "CustomResourceDefinition", 1, json!({})), Check::NotYet(_)));
-        assert!(matches!((crd.judge)(None), Check::NotYet(_)));
+        let with = |kind: &str, status: &str| json!({ "conditions": [{ "type": kind, "status": status, "reason": "Because" }] });
+        let failed = || Check::Failed("Because".into());
+        let job = |status: Value| check(&Condition::job_complete(), "Job", json!({}), status);
+        assert_eq!(job(with("Complete", "True")), Check::Done);
+        assert_eq!(job(with("Failed", "True")), failed());
+        assert_eq!(job(json!({ "active": 1 })), Check::NotYet("1 pods run, 0 have failed".into()));
+        let definition =
+            |status| check(&Condition::established(), "CustomResourceDefinition", json!({}), status);
+        assert_eq!(definition(with("Established", "True")), Check::Done);
+        assert_eq!(definition(with("NamesAccepted", "False")), failed());
+        assert!(matches!(definition(json!({})), Check::NotYet(_)));
+        assert!(matches!((Condition::established().judge)(None), Check::NotYet(_)));
         assert_eq!((Condition::absent().judge)(None), Check::Done);
     }
 }

@@ -26,8 +26,8 @@ impl Cluster {
     /// over: then the last failure, if the API server was not there at the end. `what` is what is done by it:
     /// `wait for node nas`.
     ///
-    /// Requests made while this waits must be made beside it (`join`, `select`): a channel that nobody reads holds
-    /// up all of an SSH connection.
+    /// Requests made while this waits must be made beside it (`join`, `select`): a channel that nobody reads
+    /// holds up all of an SSH connection.
     pub(super) async fn follow<K, T>(
         &self,
         what: &str,

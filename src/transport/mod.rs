@@ -153,8 +153,8 @@ pub trait Transport: Send + Sync {
     /// resolves with its first line of output. For locks: the script must end when its input does.
     fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a>;
 
-    /// Opens a TCP connection from the machine to `host:port`: over SSH a direct-tcpip channel, so the port need
-    /// not be open to anybody. [`Error::Refused`] when nothing listens there.
+    /// Opens a TCP connection from the machine to `host:port`: over SSH a direct-tcpip channel, so the port
+    /// need not be open to anybody. [`Error::Refused`] when nothing listens there.
     fn open_stream<'a>(&'a self, host: &'a str, port: u16) -> Opening<'a>;
 
     /// Runs a script as root that prints a line once it is ready for input, and then gives it what `input` opens

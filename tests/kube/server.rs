@@ -49,14 +49,20 @@ pub enum Reply {
 pub fn refusal(code: u16, reason: &str, message: &str) -> Reply {
     Reply::Json(
         code,
-        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message }),
+        json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "code": code, "reason": reason, "message": message,
+        }),
     )
 }
 
 pub fn list(kind: &str, version: &str, items: &[Value]) -> Reply {
     Reply::Json(
         200,
-        json!({ "kind": format!("{kind}List"), "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }),
+        json!({
+            "kind": format!("{kind}List"), "apiVersion": "v1",
+            "metadata": { "resourceVersion": version }, "items": items,
+        }),
     )
 }
 
@@ -153,8 +159,8 @@ impl Api {
         api
     }
 
-    /// The path of a kubeconfig: `k3s.yaml` is good; `other-authority.yaml` and `other-client.yaml` are not, and
-    /// `planted.yaml` logs in by a command that makes a file `ran` beside it.
+    /// The path of a kubeconfig: `k3s.yaml` is good; `other-authority.yaml` and `other-client.yaml` are not,
+    /// and `planted.yaml` logs in by a command that makes a file `ran` beside it.
     pub fn kubeconfig(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }

@@ -177,8 +177,8 @@ async fn open(session: &Session) -> Result<Channel<Msg>, Error> {
     }
 }
 
-/// A TCP connection from the node to `host:port`. It outlives the session's handle, should another session take
-/// its place, and closes the channel when dropped.
+/// A TCP connection from the node to `host:port`. It outlives the session's handle, should another session
+/// take its place, and closes the channel when dropped.
 pub async fn tunnel(session: &Session, host: &str, port: u16) -> Result<impl Stream + use<>, Error> {
     match session.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await {
         Ok(channel) => Ok(channel.into_stream()),
