@@ -109,7 +109,7 @@ async fn downloads_end_with_the_right_file_or_with_the_reason() {
         match (fetched, wanted) {
             (Ok(Cached { path, size }), Ok(())) => {
                 assert!(std::fs::read(&path).expect("read") == file && size == 3_000_001, "{case}");
-                assert_eq!(cached(dir.path()), [pinned.sha256.clone()], "{case}");
+                assert_eq!(cached(dir.path()), [pinned.sha256.as_str()], "{case}");
             }
             (Err(error), Err(wanted)) => {
                 assert!(error.to_string().contains(wanted), "{case}: {error}");
@@ -158,7 +158,7 @@ async fn the_cache_goes_on_where_another_run_stopped_and_trusts_nothing() {
         let case = format!("{} bytes at {name}", bytes.len());
         let wanted: Vec<String> = requests.iter().map(|start| format!("GET {PATH}{start}")).collect();
         assert_eq!(web.requests(), wanted, "{case}");
-        assert_eq!(cached(dir.path()), [pinned.sha256.clone()], "{case}");
+        assert_eq!(cached(dir.path()), [pinned.sha256.as_str()], "{case}");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::checksum::short;
 use crate::transport;
 
 /// A file of a release, pinned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// Its name in the release: `k3s-arm64`.
     pub file: String,

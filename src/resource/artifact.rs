@@ -39,11 +39,12 @@ pub struct Artifact {
     #[serde(default)]
     pub keep_previous: bool,
     /// Filled in from the lock file; not to be written.
+    #[serde(default)]
     pub pin: Pin,
 }
 
 /// What the lock file knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     pub artifact: artifact::Artifact,
     /// Where the node downloads it; without, it is pushed.
