@@ -11,10 +11,10 @@ use crate::diagnostic::Diagnostics;
 use crate::engine::event::{Events, Failure};
 use crate::engine::record::Record;
 use crate::engine::{self, Target};
-use crate::inventory::{self, Vars};
+use crate::inventory::{self, Node, Vars};
 use crate::probe::Facts;
 use crate::role::{self, NodePlan};
-use crate::transport::ssh;
+use crate::transport::{self, ssh};
 use crate::ui::Format;
 
 /// Bring nodes to the state that the inventory describes
@@ -116,6 +116,7 @@ impl Run {
             interrupt,
             redact: Arc::new(move |text| secrets.redact(text)),
             artifacts: Arc::new(job.project.artifacts()),
+            peers: peers(job.clone()),
         };
         let (events, receiver) = Events::new();
         let (outcome, ()) = tokio::join!(engine::run(targets, options, events), ui.follow(receiver, record));
@@ -151,27 +152,40 @@ fn target(job: &Arc<Job>, plan: NodePlan) -> Option<Target> {
     Some(Target {
         address: session::address(&node),
         node: node.name,
-        connect: Box::new(move || {
-            let (job, node) = (connecting.clone(), reached.clone());
-            Box::pin(async move { session::connect(&node, &job.login).await })
-        }),
+        connect: Box::new(move || connecting.connect(&reached)),
         plan: Box::new(move |facts| planning.plan(&planned, facts)),
         roles,
     })
 }
 
+/// The way to a node that another one has to ask.
+fn peers(job: Arc<Job>) -> engine::peers::Connector {
+    Arc::new(move |name| match job.project.inventory.nodes.get(name) {
+        Some(node) => job.connect(node),
+        None => {
+            let error = format!("`{name}` is no node of the inventory");
+            Box::pin(async move { Err(transport::Error::Other(error)) })
+        }
+    })
+}
+
 impl Job {
+    fn connect(self: &Arc<Self>, node: &Node) -> engine::Connecting {
+        let (job, node) = (self.clone(), node.clone());
+        Box::pin(async move { session::connect(&node, &job.login).await })
+    }
+
     /// The plan of a node as it really is; a machine that is not the one meant is refused.
-    fn plan(&self, node: &str, facts: &Facts) -> Result<NodePlan, Failure> {
+    fn plan(&self, node: &str, facts: &Facts) -> Result<NodePlan, Box<Failure>> {
         let Project { inventory, roles, secrets } = &self.project;
         if let Some(claims) = inventory.nodes.get(node) {
             inventory::check_claims(inventory, claims, facts).map_err(|refusal| {
                 let (message, hint) = refusal.split_once(": ").unwrap_or((&refusal, ""));
-                Failure::new(message).hint(hint)
+                Box::new(Failure::new(message).hint(hint))
             })?;
         }
         role::plan(inventory, roles, node, facts, &self.set, self.roles.as_deref(), secrets)
-            .map_err(|mistakes| as_failure(&mistakes))
+            .map_err(|mistakes| Box::new(as_failure(&mistakes)))
     }
 }
 

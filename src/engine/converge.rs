@@ -1,6 +1,7 @@
 //! One node: connect, gather facts, ask everything at once, then role by role decide, change and read back,
 //! run handlers, and prove at the end that the node is what it should be.
 
+mod cluster;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -79,7 +80,7 @@ impl<'a> Run<'a> {
             steps: 0,
         };
         let facts = run.facts().await?;
-        run.plan = (target.plan)(&facts).map_err(|f| Stop::Failed(Box::new(f)))?;
+        run.plan = (target.plan)(&facts).map_err(Stop::Failed)?;
         run.seen = Answers::new(facts);
         run.ask_everything().await?;
         run.summary.resources = run.plan.roles.iter().map(|r| r.resources.len()).sum();
@@ -253,15 +254,19 @@ impl<'a> Run<'a> {
         if let Some(transfer) = &change.transfer {
             self.bring(role, planned, transfer).await?;
         }
+        let fetched = match &change.fetch {
+            Some(fetch) => Some(self.fetch(role, planned, fetch).await?),
+            None => None,
+        };
         let shell = if change.long {
             let id = format!("{}-{}", self.context.run, self.steps);
             step::long(&role.name, &planned.notify, &change.shell, &id)
         } else {
-            step::short(&role.name, &planned.notify, &change.shell)
+            step::short(&role.name, &planned.notify, &step::with_fetched(fetched.as_ref(), &change.shell))
         };
         let mut questions = planned.resource.questions();
         questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
-        let probe = Probe::new(questions).after(shell);
+        let probe = Probe::new(of_node(&questions)).after(shell);
         // What was seen before may no longer hold: only what is asked now does.
         self.dirty = true;
         let facts = std::mem::take(&mut self.seen.facts);
@@ -280,6 +285,11 @@ impl<'a> Run<'a> {
             return Err(failure.into());
         }
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        self.seen.extend(answers);
+        if let Some(call) = &change.cluster {
+            self.call(role, planned, call).await?;
+        }
+        let answers = self.ask_cluster(&planned.resource.questions()).await;
         self.seen.extend(answers);
         if let Some(still) = unsettled(self.verdict(role, planned)?) {
             let message = format!("the change was made, but the node is still not as wanted: {still}");
@@ -305,6 +315,15 @@ impl<'a> Run<'a> {
             self.take_lock().await?;
         }
         self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone() });
+        let context = self.context;
+        let mut turn = None;
+        let mut cluster = None;
+        if let Some(node) = &handler.cluster
+            && self.is_due(role, handler).await?
+        {
+            turn = Some(context.peers.turn().await);
+            cluster = self.take_out(role, node).await?;
+        }
         let probe = Probe::new([]).after(step::handler(&role.name, handler));
         let script = Script::new(probe.script()).timeout(Duration::from_secs(600));
         let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
@@ -324,6 +343,10 @@ impl<'a> Run<'a> {
             // Strikes the mark off: the boot id is a new one now.
             self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
         }
+        if let (Some(node), Some(cluster)) = (&handler.cluster, &cluster) {
+            self.bring_back(role, handler, node, cluster).await?;
+        }
+        drop(turn);
         let facts = std::mem::take(&mut self.seen.facts);
         self.seen = Answers::new(facts);
         self.dirty = true;
@@ -336,6 +359,14 @@ impl<'a> Run<'a> {
             milliseconds: started.elapsed().as_millis() as u64,
         });
         Ok(())
+    }
+
+    /// Whether what a handler restarts has not been started since it was notified: taking a node out of service for
+    /// nothing would be an outage.
+    async fn is_due(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<bool, Stop> {
+        let script = Script::new(step::is_due(&role.name, handler));
+        let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
+        Ok(output.status == 0)
     }
 
     /// Proves with a new login, while the old one stays open, that nobody is locked out; else takes it all back.
@@ -469,7 +500,12 @@ impl<'a> Run<'a> {
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {
-        let probe = Probe::new(questions.iter().cloned());
+        let of_cluster = self.ask_cluster(questions).await;
+        self.seen.extend(of_cluster);
+        let probe = Probe::new(of_node(questions));
+        if probe.is_empty() {
+            return Ok(());
+        }
         let output = self
             .run(&Script::new(probe.script()))
             .await
@@ -573,6 +609,11 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// The questions that the node itself answers.
+fn of_node(questions: &[Question]) -> impl Iterator<Item = Question> {
+    questions.iter().filter(|question| question.cluster().is_none()).cloned()
 }
 
 /// A daemon that reloads may refuse logins for a moment: only what lasts counts.

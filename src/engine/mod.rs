@@ -5,6 +5,7 @@
 
 mod converge;
 pub mod event;
+pub mod peers;
 pub mod record;
 pub mod step;
 
@@ -22,11 +23,13 @@ use crate::role::NodePlan;
 use crate::transport::{self, Transport};
 use converge::{Run, Stop};
 use event::{Event, Events, Failure, Summary};
+use peers::Peers;
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, transport::Error>> + Send>>;
+/// A connection that is being opened.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, transport::Error>> + Send>>;
 
 /// Makes a node's plan from its facts.
-pub type Planner = Box<dyn Fn(&Facts) -> Result<NodePlan, Failure> + Send + Sync>;
+pub type Planner = Box<dyn Fn(&Facts) -> Result<NodePlan, Box<Failure>> + Send + Sync>;
 
 /// One node of a run.
 pub struct Target {
@@ -63,6 +66,8 @@ pub struct Options {
     pub redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
     /// Where files that are brought to nodes come from.
     pub artifacts: Arc<Store>,
+    /// Reaches the servers of a cluster, also those that are not part of the run.
+    pub peers: peers::Connector,
 }
 
 /// What a run came to.
@@ -83,6 +88,7 @@ struct Context {
     interrupt: watch::Receiver<Interrupt>,
     redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
     artifacts: Arc<Store>,
+    peers: Peers,
     events: Events,
 }
 
@@ -204,6 +210,7 @@ pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outc
         interrupt: options.interrupt,
         redact: options.redact,
         artifacts: options.artifacts,
+        peers: Peers::new(options.peers),
         events: events.clone(),
     });
     let mut outcome = Outcome { nodes: targets.len(), ..Outcome::default() };

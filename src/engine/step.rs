@@ -3,6 +3,7 @@
 
 use crate::probe::sh::PENDING_DIR;
 use crate::role::{Action, Handler};
+use crate::secret::Secret;
 use crate::shell::{emit, quote};
 
 /// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
@@ -25,7 +26,8 @@ cat >/dev/null"#
     )
 }
 
-/// Writes handlers down as pending. The boot id tells a later run whether a reboot has happened since.
+/// Writes handlers down as pending, with the boot id and the time since boot (s): they tell whether what is to be
+/// restarted has been started since.
 pub fn mark(role: &str, handlers: &[String]) -> String {
     if handlers.is_empty() {
         return String::new();
@@ -34,7 +36,7 @@ pub fn mark(role: &str, handlers: &[String]) -> String {
     let mut out = format!("mkdir -p {}\n", quote(&dir));
     for handler in handlers {
         out.push_str(&format!(
-            "cat /proc/sys/kernel/random/boot_id >{} || exit 1\n",
+            "echo \"$(cat /proc/sys/kernel/random/boot_id) $(cut -d' ' -f1 /proc/uptime)\" >{} || exit 1\n",
             quote(&format!("{dir}/{handler}"))
         ));
     }
@@ -79,13 +81,48 @@ pub fn handler(role: &str, handler: &Handler) -> String {
     let mark = mark_path(role, handler);
     if handler.action == Action::Reboot {
         return format!(
-            "[ -e {mark} ] || exit 0\nread -r noted <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
+            "[ -e {mark} ] || exit 0\nread -r noted since <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
         );
     }
     let action = action(&handler.action);
     match &handler.undo {
+        None if is_restart(&handler.action) => {
+            let due = is_due(role, handler);
+            short(role, &[], &format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}"))
+        }
         None => short(role, &[], &format!("{action} || exit $?\nrm -f {mark}")),
         Some(undo) => short(role, &[], &guarded(role, handler, &action, undo)),
+    }
+}
+
+fn is_restart(action: &Action) -> bool {
+    matches!(action, Action::Restart(_) | Action::Reload(_))
+}
+
+/// Ends with 0 unless the unit that the handler restarts or reloads has been started since the mark was made: then
+/// it runs with what notified the handler already. Without a mark, or without a unit, it is due.
+pub fn is_due(role: &str, handler: &Handler) -> String {
+    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else { return "exit 0".into() };
+    format!(
+        r#"[ -e {mark} ] || exit 0
+read -r boot since <{mark}
+state=$(systemctl show -p ActiveState -p ActiveEnterTimestampMonotonic --value -- {unit} | tr '\n' ' ')
+case " $state" in *" active "*) ;; *) exit 0;; esac
+[ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || exit 1
+started=$(printf '%s' "$state" | tr -dc '0-9')
+case $since in *.*) ;; *) exit 0;; esac
+since=$(printf '%s' "$since" | tr -d .)
+[ $(( started / 10000 )) -le "$since" ]"#,
+        mark = mark_path(role, handler),
+        unit = quote(unit),
+    )
+}
+
+/// Puts a secret of another node into the variable `fetched` of a script.
+pub fn with_fetched(fetched: Option<&Secret>, shell: &str) -> String {
+    match fetched {
+        None => shell.to_owned(),
+        Some(secret) => format!("fetched=$(\n{})\n{shell}", emit(secret.expose().as_bytes())),
     }
 }
 
@@ -163,6 +200,7 @@ mod tests {
             name: "h".into(),
             action: Action::Restart("ssh.service".into()),
             undo: None,
+            cluster: None,
             place: crate::diagnostic::Place::new(&crate::diagnostic::Source::new("x", ""), 0..0),
         };
         let notify = ["h".to_owned()];
@@ -173,6 +211,8 @@ mod tests {
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
+            is_due("base", &handler),
+            with_fetched(Some(&Secret::new("s3'cret")), "echo \"$fetched\""),
             confirm("base", &handler),
             take_back("base", &handler),
         ] {

@@ -11,6 +11,7 @@ pub mod helm_history;
 pub mod kubeconfig;
 pub mod kubeconfig_file;
 mod kubeconfig_text;
+pub mod maintenance;
 pub mod node;
 pub mod node_settings;
 pub mod object;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use client::{Cluster, Options, Readyz};
 pub use error::Error;
+pub use node_settings::NodeWanted;
 
 /// The field manager everything is applied under, also the owner of what a later run may remove again.
 pub const MANAGER: &str = "datahub";

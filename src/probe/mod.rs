@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod checksum;
 pub mod facts;
 pub mod frame;
+mod join_token;
 mod module;
 pub mod sh;
 
@@ -56,6 +57,20 @@ pub enum Question {
     Guard(String),
     /// Handlers that an earlier run notified and did not live to run.
     PendingHandlers,
+    /// Whether the join token at `path` is for the K3s cluster that the agent's data directory belongs to.
+    JoinToken { path: String, data_dir: String },
+    /// A node of a cluster, as the API on `server` knows it; `server` is a node of the inventory.
+    ClusterNode { server: String, node: String },
+}
+
+impl Question {
+    /// The node of the inventory whose cluster's API answers it; `None`: the node itself does.
+    pub fn cluster(&self) -> Option<&str> {
+        match self {
+            Self::ClusterNode { server, .. } => Some(server),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +95,19 @@ pub struct Stat {
     pub target: String,
     /// Device number and inode: two paths with the same ones are the same thing, as a bind mount and its source are.
     pub identity: (u64, u64),
+}
+
+/// A file with a token for joining a K3s cluster. The token itself never leaves the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinToken {
+    Absent,
+    /// Not in the secure form `K10<hash of the CA>::<credentials>`.
+    Insecure,
+    /// Secure, and the node has joined no cluster yet that it could be compared with.
+    Unproven,
+    Matches,
+    /// For another cluster than the one the node's data belongs to.
+    Foreign,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +254,9 @@ pub enum Answer {
     Guard(i32),
     /// `role/handler`, sorted.
     PendingHandlers(Vec<String>),
+    JoinToken(JoinToken),
+    /// The Node object, `None` if there is none. An error says why the API could not be asked.
+    ClusterNode(Result<Option<serde_json::Value>, String>),
 }
 
 /// The answers of one node, and its facts. A resource's `diff` reads these and nothing else.
@@ -274,6 +305,10 @@ accessors! {
     source(field: &str) -> Option<Source> = Question::Source(field.into()), Source;
     guard(script: &str) -> i32 = Question::Guard(script.into()), Guard;
     pending_handlers() -> Vec<String> = Question::PendingHandlers, PendingHandlers;
+    join_token(path: &str, data_dir: &str) -> JoinToken
+        = Question::JoinToken { path: path.into(), data_dir: data_dir.into() }, JoinToken;
+    cluster_node(server: &str, node: &str) -> Result<Option<serde_json::Value>, String>
+        = Question::ClusterNode { server: server.into(), node: node.into() }, ClusterNode;
 }
 
 impl Answers {

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use super::accounts;
 use super::checksum;
 use super::frame::{self, Frame, FrameError};
+use super::join_token;
 use super::module;
 use super::{
     Answer, CONTENT_LIMIT, Content, Facts, FileType, Group, Mount, Package, Question, Source, Stat, Sysctl,
@@ -253,6 +254,7 @@ impl Part<'_> {
                 // Not `sh -c`: what a guard holds is nothing for the process list.
                 format!("(unset -f f c k; eval {}) >/dev/null 2>&1 </dev/null; f {id} $? ''", quote(script))
             }
+            Part::Each(Question::JoinToken { path, data_dir }) => join_token::shell(id, path, data_dir),
             Part::Each(Question::PendingHandlers) => format!(
                 "o=; for p in {PENDING_DIR}/*/*; do [ -e \"$p\" ] && o=\"$o ${{p#{PENDING_DIR}/}}\"; done; f {id} 0 \"$o\""
             ),
@@ -386,6 +388,9 @@ impl Part<'_> {
                         _ => return must(path),
                     },
                     Question::Source(_) => Answer::Source(read_source(&body)),
+                    Question::JoinToken { path, .. } => {
+                        Answer::JoinToken(join_token::read(&body).ok_or_else(|| unexpected(path, &body))?)
+                    }
                     Question::Guard(_) => Answer::Guard(frame.status),
                     _ => {
                         let mut names: Vec<String> = body.split_whitespace().map(str::to_owned).collect();

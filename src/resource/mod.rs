@@ -18,12 +18,15 @@ pub mod group;
 pub mod hostname;
 pub mod hosts;
 pub mod hosts_entry;
+pub mod k3s_join;
 pub mod kernel_module;
+pub mod kube_node;
 pub mod line;
 pub mod link;
 pub mod mount;
 mod mount_options;
 pub mod package;
+pub mod random_file;
 pub mod swap;
 pub mod sysctl;
 pub mod systemd;
@@ -37,6 +40,7 @@ pub mod user;
 
 use std::time::Duration;
 
+use crate::kube::NodeWanted;
 use crate::probe::{Answers, Question, Unanswered};
 
 /// What a comparison came to.
@@ -101,6 +105,10 @@ pub struct Change {
     pub timeout: Duration,
     /// A file that must be on the node before `shell` is run: the engine brings it there.
     pub transfer: Option<Box<Transfer>>,
+    /// A secret of another node that `shell` needs.
+    pub fetch: Option<Box<Fetch>>,
+    /// What is done through the cluster's API, after `shell`.
+    pub cluster: Option<Box<ClusterCall>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
 }
@@ -108,7 +116,8 @@ pub struct Change {
 impl Change {
     pub fn new(differences: Vec<Difference>, shell: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(120);
-        Self { differences, shell: shell.into(), timeout, transfer: None, long: false }
+        let shell = shell.into();
+        Self { differences, shell, timeout, transfer: None, fetch: None, cluster: None, long: false }
     }
 
     fn append(&mut self, next: Self) {
@@ -117,11 +126,18 @@ impl Change {
         self.timeout = self.timeout.max(next.timeout);
         self.long |= next.long;
         self.transfer = self.transfer.take().or(next.transfer);
+        self.fetch = self.fetch.take().or(next.fetch);
+        self.cluster = self.cluster.take().or(next.cluster);
     }
 
     /// A change that needs a file brought to the node first.
     pub fn transfer(mut self, transfer: Transfer) -> Self {
         self.transfer = Some(Box::new(transfer));
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -139,6 +155,25 @@ pub struct Transfer {
     pub artifact: crate::artifact::Artifact,
     /// Its destination. It arrives beside it; putting it in place is for the change's `shell`.
     pub path: String,
+}
+
+/// A secret that only another node has. The engine reads it there and hands it to the change's `shell` in the
+/// variable `fetched`, which is not exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// A node of the inventory.
+    pub node: String,
+    /// POSIX sh that prints it, and fails with a reason on stderr when there is none.
+    pub script: String,
+    /// For messages: "the join token".
+    pub what: &'static str,
+}
+
+/// A change that is not the node's own to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterCall {
+    /// Waits until a node has joined and is Ready, and gives it what is wanted.
+    Node { server: String, node: String, wanted: NodeWanted, limit: Duration },
 }
 
 /// One thing that differs, for people and for JSON.
@@ -220,11 +255,14 @@ resource_types! {
     hostname::Hostname as "hostname";
     hosts::Hosts as "hosts";
     hosts_entry::HostsEntry as "hosts_entry";
+    k3s_join::K3sJoin as "k3s_join";
     kernel_module::KernelModule as "kernel_module";
+    kube_node::KubeNode as "kube_node";
     line::Line as "line";
     link::Link as "link";
     mount::Mount as "mount";
     package::Package as "package";
+    random_file::RandomFile as "random_file";
     swap::Swap as "swap";
     sysctl::Sysctl as "sysctl";
     timer::Timer as "timer";

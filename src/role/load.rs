@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use toml::de::DeValue;
 
 use super::files::Files;
-use super::{ActionKind, HandlerSpec, ResourceSpec, Role, Roles, Text, Types};
+use super::{ActionKind, ClusterSpec, HandlerSpec, ResourceSpec, Role, Roles, Text, Types};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
 use crate::inventory::document::{Field, Reader, Table};
 use crate::inventory::vars::{Declaration, Declarations, VarType};
@@ -19,7 +19,8 @@ use crate::template::{Fault, Templates};
 const TOP: &[&str] = &["description", "after", "vars", "resource", "handler"];
 const AROUND: &[&str] = &["when", "for_each", "notify"];
 const VAR: &[&str] = &["type", "default", "doc", "choices"];
-const HANDLER: &[&str] = &["name", "when", "undo"];
+const HANDLER: &[&str] = &["name", "when", "undo", "cluster_node"];
+const CLUSTER_NODE: &[&str] = &["server", "name", "drain"];
 const ACTIONS: &[&str] = &["restart", "reload", "daemon-reload", "command", "reboot"];
 
 impl Roles {
@@ -160,13 +161,14 @@ impl Reading<'_> {
             let Some(action) = self.action(reader, action) else { continue };
             let when = self.expression(reader, &table, "when");
             let undo = table.get("undo").and_then(|field| self.text(reader, field));
+            let cluster = self.cluster_node(reader, &table);
             let Some((name, span)) = name else { continue };
             if let Some(first) = handlers.get(&name) {
                 let message = format!("the handler `{name}` is already defined at {}", first.place);
                 reader.error(span, message, "second handler of this name", "rename one of them");
                 continue;
             }
-            handlers.insert(name, HandlerSpec { action, when, undo, place: reader.place(span) });
+            handlers.insert(name, HandlerSpec { action, when, undo, cluster, place: reader.place(span) });
         }
         handlers
     }
@@ -184,6 +186,19 @@ impl Reading<'_> {
             }
         };
         self.text(reader, field).map(make)
+    }
+
+    fn cluster_node<'d>(&self, reader: &mut Reader<'d>, handler: &Table<'d>) -> Option<ClusterSpec> {
+        let table = reader.section(handler, "cluster_node", "cluster_node")?;
+        reader.known(&table, CLUSTER_NODE);
+        let drain = self.expression(reader, &table, "drain");
+        let mut needed = |key: &str| {
+            if table.get(key).is_none() {
+                reader.missing(&table, key, "\"{{ … }}\"");
+            }
+            table.get(key).and_then(|field| self.text(reader, field))
+        };
+        Some(ClusterSpec { server: needed("server")?, name: needed("name")?, drain })
     }
 
     /// A template, its syntax checked.

@@ -21,7 +21,7 @@ pub use files::Files;
 pub use plan::plan;
 
 /// Names that templates have besides variables; no variable may have one.
-pub const RESERVED: &[&str] = &["facts", "node", "nodes", "cluster", "k3s", "item", "secret"];
+pub const RESERVED: &[&str] = &["facts", "node", "nodes", "by_role", "cluster", "k3s", "item", "secret"];
 
 /// All roles, by name, and the templates they use.
 #[derive(Debug, Clone)]
@@ -89,7 +89,17 @@ pub struct HandlerSpec {
     pub action: ActionKind,
     pub when: Option<Text>,
     pub undo: Option<Text>,
+    pub cluster: Option<ClusterSpec>,
     pub place: Place,
+}
+
+/// `cluster_node` of a handler, its texts not rendered yet.
+#[derive(Debug, Clone)]
+pub struct ClusterSpec {
+    pub server: Text,
+    pub name: Text,
+    /// An expression; `None`: no.
+    pub drain: Option<Text>,
 }
 
 /// What a handler does, its text not rendered yet.
@@ -145,7 +155,21 @@ pub struct Handler {
     /// POSIX sh that takes back what notified it. With it the handler counts as run only after a new login has
     /// worked; where none works within a minute the node itself runs this and then the action once more.
     pub undo: Option<String>,
+    /// The node of a cluster that is out of service while it runs.
+    pub cluster: Option<ClusterNode>,
     pub place: Place,
+}
+
+/// A node of a Kubernetes cluster. Of those that have to go out of service in a run, one does at a time, and each is
+/// waited for until it is Ready again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// A node of the inventory that is a server of the cluster.
+    pub server: String,
+    /// Its name in the cluster.
+    pub name: String,
+    /// What runs on it moves elsewhere first.
+    pub drain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use indexmap::IndexMap;
 use minijinja::Value;
 
 use super::load::at_text;
-use super::{Action, ActionKind, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan, Roles, Text};
+use super::{
+    Action, ActionKind, ClusterNode, ClusterSpec, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan,
+    Roles, Text,
+};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, suggest};
 use crate::inventory::{Inventory, Node, Vars, vars};
 use crate::probe::Facts;
@@ -48,7 +51,8 @@ pub fn plan(
 
     let templates = Templates::new(secrets, &roles.templates);
     let mut planner = Planner { inventory, roles, secrets, templates, errors, places: BTreeMap::new() };
-    let context = context(inventory, node, facts, merged.iter().map(|(name, (value, _))| (name, value)));
+    let context =
+        context(inventory, roles, node, facts, merged.iter().map(|(name, (value, _))| (name, value)));
     let wanted = |name: &&Role| only_roles.is_none_or(|only| only.contains(&name.name));
     let planned =
         in_order(roles, node).into_iter().filter(wanted).map(|role| planner.role(role, &context)).collect();
@@ -80,6 +84,7 @@ fn in_order<'a>(roles: &'a Roles, node: &Node) -> Vec<&'a Role> {
 
 fn context<'a>(
     inventory: &Inventory,
+    roles: &Roles,
     node: &Node,
     facts: &Facts,
     vars: impl Iterator<Item = (&'a String, &'a toml::Value)>,
@@ -99,6 +104,14 @@ fn context<'a>(
     context.set("facts", facts);
     context.set("node", &describe(node));
     context.set("nodes", &inventory.nodes.values().map(describe).collect::<Vec<_>>());
+    let mut by_role: BTreeMap<&str, Vec<_>> =
+        roles.roles.keys().map(|role| (role.as_str(), Vec::new())).collect();
+    for node in inventory.nodes.values() {
+        for role in &node.roles {
+            by_role.entry(role).or_default().push(describe(node));
+        }
+    }
+    context.set("by_role", &by_role);
     context.set("cluster", &serde_json::json!({ "name": inventory.cluster.name }));
     if let Some(k3s) = super::pin::describe(inventory, &facts.arch) {
         context.set("k3s", &k3s);
@@ -143,6 +156,7 @@ impl Planner<'_> {
                 // It stays in the plan: what an earlier run left pending is still to be run.
                 resources.iter_mut().for_each(|resource| resource.notify.retain(|notified| notified != name));
             }
+            let cluster = spec.cluster.as_ref().and_then(|node| self.cluster_node(node, context));
             let mut text = |text: &Text| self.text(text, context);
             let undo = spec.undo.as_ref().and_then(&mut text);
             let action = match &spec.action {
@@ -153,7 +167,8 @@ impl Planner<'_> {
                 ActionKind::Reboot => Some(Action::Reboot),
             };
             if let Some(action) = action {
-                let handler = Handler { name: name.clone(), action, undo, place: spec.place.clone() };
+                let handler =
+                    Handler { name: name.clone(), action, undo, cluster, place: spec.place.clone() };
                 handlers.insert(name.clone(), handler);
             }
         }
@@ -175,6 +190,12 @@ impl Planner<'_> {
                 Vec::new()
             }
         }
+    }
+
+    fn cluster_node(&mut self, spec: &ClusterSpec, context: &Context) -> Option<ClusterNode> {
+        let (server, name) = (self.text(&spec.server, context), self.text(&spec.name, context));
+        let drain = spec.drain.as_ref().is_some_and(|drain| self.condition(drain, context));
+        Some(ClusterNode { server: server?, name: name?, drain })
     }
 
     /// A condition with a mistake in it does not hold.

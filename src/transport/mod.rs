@@ -173,7 +173,7 @@ pub trait Transport: Send + Sync {
 }
 
 /// Keeps a held script alive; dropping it ends the script.
-pub struct Hold(pub Box<dyn std::any::Any + Send>);
+pub struct Hold(pub Box<dyn std::any::Any + Send + Sync>);
 
 /// `127.0.0.1:6443`, `[::1]:6443`.
 fn address(host: &str, port: u16) -> String {
