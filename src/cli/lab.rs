@@ -8,6 +8,7 @@ use serde_json::json;
 use super::problem::Problem;
 use super::project::Project;
 use super::{Exit, Global, Shape, Ui};
+use crate::artifact::store::Store;
 use crate::inventory::Inventory;
 use crate::lab::{self, DEFAULT, Machine, Progress, Stop};
 use crate::ui::Format;
@@ -23,7 +24,7 @@ pub struct Choice {
 impl Choice {
     /// With `--lab`: the inventory of the lab's machines. Those that are missing are made; one that was switched
     /// off stays off.
-    pub async fn stand_in(&self, inventory: Inventory, ui: &Ui) -> anyhow::Result<Inventory> {
+    pub async fn stand_in(&self, inventory: Inventory, cache: Store, ui: &Ui) -> anyhow::Result<Inventory> {
         let Some(name) = self.lab.clone() else { return Ok(inventory) };
         let reporter = ui.clone();
         blocking(move || {
@@ -50,7 +51,8 @@ impl Choice {
                     inventory.nodes.len()
                 ),
             );
-            Ok(lab.stand_in(&inventory))
+            let machines = lab.stand_in(&inventory);
+            Ok(lab.release(machines, &|artifact| cache.has(artifact), &report(&reporter))?)
         })
         .await
     }
@@ -258,6 +260,7 @@ fn report(ui: &Ui) -> impl Fn(Progress) + Sync + use<> {
             Progress::Starting { .. } => "Starting",
             Progress::Ready { .. } => "Ready",
             Progress::Stopping { .. } => "Stopping",
+            Progress::K3s { .. } => return ui.warning(&progress.to_string()),
             Progress::Note { .. } => return ui.note(&progress.to_string()),
         };
         ui.status(verb, &progress.to_string());

@@ -10,7 +10,7 @@ use crate::inventory::{Inventory, Node};
 /// The variables of a node's roles. Of two roles that declare the same one, the first's declaration counts.
 pub fn declarations(roles: &Roles, node: &Node) -> Declarations {
     let mut declared = Declarations::new();
-    for role in node.roles.iter().filter_map(|name| roles.roles.get(name)) {
+    for role in roles.parts_of(&node.roles) {
         for (name, declaration) in &role.vars {
             declared.entry(name.clone()).or_insert_with(|| declaration.clone());
         }
@@ -74,7 +74,7 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
 fn two_types(inventory: &Inventory, roles: &Roles, errors: &mut Vec<Diagnostic>) {
     for node in inventory.nodes.values() {
         let declared = declarations(roles, node);
-        for role in node.roles.iter().filter_map(|name| roles.roles.get(name)) {
+        for role in roles.parts_of(&node.roles) {
             for (name, second) in &role.vars {
                 let Some(first) = declared.get(name).filter(|first| first.kind != second.kind) else {
                     continue;

@@ -197,8 +197,6 @@ command = "x"
     assert_eq!(
         plain(&mistakes),
         "\
-templates/base/hosts.j2:2:7: syntax error: unexpected end of block
- ^ here
 roles/base:1:1: role `base` has no `description`
  ^ `description` is missing
  ? add a line like: description = \"What the role does\"
@@ -239,6 +237,8 @@ roles/base:23:1: a handler does exactly one thing
 roles/late:2:10: roles wait for each other: base → late → base
  ^ closes the circle
  ? take one of these roles out of an `after`
+templates/base/hosts.j2:2:7: syntax error: unexpected end of block
+ ^ here
 "
     );
 }
