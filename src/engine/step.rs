@@ -5,24 +5,66 @@ use crate::probe::sh::PENDING_DIR;
 use crate::role::{Action, Handler};
 use crate::secret::Secret;
 use crate::shell::{emit, quote};
+use crate::transport::prompt::printable;
 
-/// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
-/// It waits for a step that an earlier, dead run left running, and clears away what nobody will pick up: the
-/// long steps of other runs than `run`.
+/// What a node says when its lock is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    Ours,
+    /// Who holds it.
+    Busy(String),
+    /// It is free, but an earlier run left a step running: the process and what it does, as it was noted.
+    LeftOver(String),
+}
+
+impl Lock {
+    pub fn read(line: &str) -> Self {
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        match word {
+            "locked" => Self::Ours,
+            "left" => Self::LeftOver(printable(rest)),
+            "busy" => Self::Busy(printable(rest)),
+            _ => Self::Busy(printable(line.trim())),
+        }
+    }
+}
+
+/// Seconds a node is asked to wait for a left-over step before it says that there is one.
+const LEFT_OVER_WAIT: u32 = 5;
+
+/// Holds the run's lock for as long as its input stays open. Prints a line for [`Lock::read`].
+/// It clears away what nobody will pick up: the long steps of other runs than `run`.
 pub fn lock(owner: &str, run: &str) -> String {
-    let owner = quote(owner);
+    let wait = format!(
+        "flock -w {LEFT_OVER_WAIT} /run/datahub/step.lock true || {{ echo \"left $(cat /run/datahub/step)\"; exit 0; }}\n"
+    );
+    locked(owner, run, "false", &wait)
+}
+
+/// [`lock`] over a new connection, after the old one was lost: takes it from the run's own former shell, whose
+/// connection the node may still believe in, and does not wait for the run's own step.
+pub fn lock_again(owner: &str, run: &str) -> String {
+    locked(owner, run, &format!("[ \"$of\" = {} ]", quote(run)), "")
+}
+
+fn locked(owner: &str, run: &str, mine: &str, wait: &str) -> String {
+    let (owner, id) = (quote(owner), quote(run));
     let own = quote(&format!("/run/datahub/step-{run}-"));
     format!(
         r#"umask 077; mkdir -p /run/datahub
 exec 8>>/run/datahub/run.lock
-if ! flock -n 8; then echo "busy $(cat /run/datahub/owner 2>/dev/null)"; exit 0; fi
-printf '%s\n' {owner} >/run/datahub/owner
-flock /run/datahub/step.lock true
-for d in /run/datahub/step-*; do
+if ! flock -n 8; then
+  who= of= shell=
+  [ ! -r /run/datahub/owner ] || {{ read -r who; read -r of; read -r shell; }} </run/datahub/owner
+  {{ {mine} && kill "$shell" && flock -w 5 8; }} 2>/dev/null || {{ echo "busy $who"; exit 0; }}
+fi
+printf '%s\n' {owner} {id} $$ >/run/datahub/owner
+{wait}for d in /run/datahub/step-*; do
   case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
 done
 echo locked
-cat >/dev/null"#
+# Not with the lock: who holds it can then be ended by ending this shell.
+cat >/dev/null 8>&-"#
     )
 }
 
@@ -45,19 +87,23 @@ pub fn mark(role: &str, handlers: &[String]) -> String {
     out
 }
 
-/// A short change, one at a time on the node. Handlers are marked first.
-pub fn short(role: &str, notify: &[String], shell: &str) -> String {
+/// A short change, one at a time on the node. Handlers are marked first. `what` it is stands in /run/datahub/step,
+/// with the process to end if it hangs.
+pub fn short(role: &str, notify: &[String], what: &str, shell: &str) -> String {
     format!(
-        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
-        mark(role, notify)
+        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n\
+         echo \"$(exec sh -c 'echo \"$PPID\"')\" {} >/run/datahub/step\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
+        mark(role, notify),
+        quote(what)
     )
 }
 
 /// A change that runs on when the connection drops. Sent again with the same `id` it is picked up, not repeated.
 /// Its script and output lie in a folder only root may enter, so it must hold no secret all the same: it stays
 /// there until somebody picks it up.
-pub fn long(role: &str, notify: &[String], shell: &str, id: &str) -> String {
+pub fn long(role: &str, notify: &[String], what: &str, shell: &str, id: &str) -> String {
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
+        .replace("WHAT", &quote(what))
         .replace("MARK", &mark(role, notify))
         .replace("SCRIPT", &emit(shell.as_bytes()))
 }
@@ -70,10 +116,15 @@ MARK
 SCRIPT
 } >"$d/script" || exit 1
 : >"$d/out"
-setsid flock /run/datahub/step.lock sh -c 'sh "$1/script" >"$1/out" 2>&1 </dev/null; echo $? >"$1/rc"' sh "$d" >/dev/null 2>&1 </dev/null &
+step='sh "$1/script" </dev/null & echo "$! $2" >/run/datahub/step; wait "$!"; echo "$?" >"$1/rc"'
+setsid sh -c '
+flock -o /run/datahub/step.lock sh -c "$1" sh "$2" "$3" 2>&1 | { head -c 33554432 >"$2/out"; : >"$2/end"; }
+' sh "$step" "$d" WHAT >/dev/null 2>&1 </dev/null &
 sleep 0.05
 fi
 while [ ! -e "$d/rc" ]; do flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1; done
+# A daemon that the step started may keep the pipe open: what it prints is not waited for.
+n=0; while [ ! -e "$d/end" ] && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
 cat "$d/out"; rc=$(cat "$d/rc"); rm -rf "$d"; exit "$rc""#;
 
 /// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`].
@@ -85,13 +136,14 @@ pub fn handler(role: &str, handler: &Handler) -> String {
         );
     }
     let action = action(&handler.action);
+    let name = format!("handler {}", handler.name);
     match &handler.undo {
         None if is_restart(&handler.action) => {
             let due = is_due(role, handler);
-            short(role, &[], &format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}"))
+            short(role, &[], &name, &format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}"))
         }
-        None => short(role, &[], &format!("{action} || exit $?\nrm -f {mark}")),
-        Some(undo) => short(role, &[], &guarded(role, handler, &action, undo)),
+        None => short(role, &[], &name, &format!("{action} || exit $?\nrm -f {mark}")),
+        Some(undo) => short(role, &[], &name, &guarded(role, handler, &action, undo)),
     }
 }
 
@@ -148,7 +200,8 @@ setsid sh -c "$watch" sh "$undo" >/dev/null 2>&1 </dev/null &
 
 /// A new login has worked after a handler with an `undo`: the change stays.
 pub fn confirm(role: &str, handler: &Handler) -> String {
-    short(role, &[], &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
+    let what = format!("confirm handler {}", handler.name);
+    short(role, &[], &what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
 }
 
 /// No new login works: takes back what notified the handler.
@@ -157,6 +210,7 @@ pub fn take_back(role: &str, handler: &Handler) -> String {
     short(
         role,
         &[],
+        &format!("take back handler {}", handler.name),
         &format!("for undo in {dir}/*; do [ ! -e \"$undo\" ] || sh \"$undo\"; done\nrm -rf {dir}"),
     )
 }
@@ -206,8 +260,9 @@ mod tests {
         let notify = ["h".to_owned()];
         for script in [
             lock("me", "run-1"),
-            short("base", &notify, "cat <<'X'\n)\nX"),
-            long("base", &notify, "echo hi", "1"),
+            lock_again("me", "run-1"),
+            short("base", &notify, "file /it's", "cat <<'X'\n)\nX"),
+            long("base", &notify, "package it's", "echo hi", "1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
