@@ -119,6 +119,8 @@ fn check_model(model: &machine::State) {
         ),
         // By the unit, and by a handler in each of the two roles.
         ("service own.starts", "started started started "),
+        ("service late.read", "flavour=none /etc/kill/late.conf: late "),
+        ("service late.starts", "started started "),
         ("service plain.read", "flavour=none /etc/kill/plain.conf: plain = yes "),
         ("service plain.starts", "started "),
         ("service lister.reloads", "reloaded "),

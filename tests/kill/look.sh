@@ -23,7 +23,7 @@ say 'sysctl log_martians' "$(cat /proc/sys/net/ipv4/conf/all/log_martians)"
 say 'sshd' "has read ${KILL_SEEN-nothing}"
 say 'token' "$(wc -c </etc/kill/token 2>/dev/null)"
 
-for unit in kill-agent.service kill-own.service kill-plain.service kill-lister.service kill-still.service \
+for unit in kill-agent.service kill-own.service kill-plain.service kill-late.service kill-lister.service kill-still.service \
     kill-tick.timer kill-tick.service; do
     properties=$(systemctl show -p LoadState -p ActiveState -p SubState -p UnitFileState -p NeedDaemonReload \
         -p DropInPaths -p Description -p Result -- "$unit" | sort | tr '\n' ' ')
@@ -35,7 +35,7 @@ for file in /run/kill/*; do
     [ ! -e "$file" ] || say "service ${file#/run/kill/}" "$(tr '\n' ' ' <"$file")"
 done
 for file in /etc/kill-agent.conf /etc/systemd/system/kill-agent.service.d/10-flavour.conf /etc/kill/own.conf \
-    /srv/kill/built /etc/kill/last.conf /etc/kill/plain.conf; do
+    /srv/kill/built /etc/kill/last.conf /etc/kill/plain.conf /etc/kill/late.conf; do
     [ ! -e "$file" ] || say "time $file" "$(stat -c %.6Z "$file" | tr -d .)"
 done
 say 'id kill-still.service' "$(systemctl show -P InvocationID kill-still.service)"

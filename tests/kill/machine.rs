@@ -19,6 +19,7 @@ const READS: &[(&str, &[&str])] = &[
     ),
     ("kill-own.service", &["/etc/kill/own.conf", "/srv/kill/built", "/etc/kill/last.conf"]),
     ("kill-plain.service", &["/etc/kill/plain.conf"]),
+    ("kill-late.service", &["/etc/kill/late.conf"]),
 ];
 
 pub struct Machine<'a> {
@@ -40,11 +41,6 @@ impl<'a> Machine<'a> {
     /// Makes it what it was before any run.
     pub fn put_back(&self) {
         self.lab.sh(self.node, include_str!("reset.sh"));
-    }
-
-    /// What still tells that there was a run.
-    pub fn not_put_back(&self) -> Vec<String> {
-        differences(&self.fresh, &self.look())
     }
 
     pub fn look(&self) -> State {
@@ -71,13 +67,19 @@ impl<'a> Machine<'a> {
     /// Kills a run, lets the next one finish, and says all that is not as on the machine that was never disturbed.
     pub fn survives(&self, moment: &Moment, model: &State) -> (String, Vec<String>) {
         self.put_back();
-        let mut problems = self.not_put_back();
-        problems.iter_mut().for_each(|problem| problem.insert_str(0, "not put back: "));
         let before = self.look();
+        let rest = differences(&self.fresh, &before);
+        let mut problems: Vec<String> = rest.iter().map(|what| format!("not put back: {what}")).collect();
 
         let killed = self.run(Some(moment));
         let next = self.run(None);
         problems.extend(next.failure().map(|failure| format!("the next run failed: {failure}")));
+        let third = self.run(None);
+        problems.extend(third.failure().map(|failure| format!("the third run failed: {failure}")));
+        match third.timeline.summary() {
+            Some((0, 0)) => {}
+            summary => problems.push(format!("the third run changed something: {summary:?}")),
+        }
         let after = self.look();
         problems.extend(differences(model, &after));
         problems.extend(started_too_early(&after));
@@ -86,14 +88,6 @@ impl<'a> Machine<'a> {
                 problems.push(format!("{unit}: restarted, and nothing notified that"));
             }
         }
-
-        let third = self.run(None);
-        problems.extend(third.failure().map(|failure| format!("the third run failed: {failure}")));
-        match third.timeline.summary() {
-            Some((0, 0)) => {}
-            summary => problems.push(format!("the third run changed something: {summary:?}")),
-        }
-        problems.extend(differences(&after, &self.look()).iter().map(|what| format!("third run: {what}")));
         let line = format!(
             "{}: {}; killed after {} ms {}; next run {} ms, {}",
             self.node,

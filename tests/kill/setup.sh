@@ -38,6 +38,7 @@ END
 unit kill-still.service 'Stands still' still
 unit kill-lister.service 'Reads a list' 'lister /etc/kill/list.conf' \
     'ExecReload=/usr/local/bin/kill-reload lister /etc/kill/list.conf'
+unit kill-late.service 'Is started too early' 'late /etc/kill/late.conf'
 
 # A package with a service, whose postinst starts it and takes its time, from an archive that is a folder.
 deb=$(mktemp -d)
@@ -73,13 +74,7 @@ sleep 0.2
 systemctl enable --now kill-agent.service
 sleep 0.2
 END
-cat >"$deb/DEBIAN/prerm" <<'END'
-#!/bin/sh
-set -e
-[ "$1" = remove ] || exit 0
-systemctl disable --now kill-agent.service
-END
-chmod 0755 "$deb/DEBIAN/postinst" "$deb/DEBIAN/prerm"
+chmod 0755 "$deb/DEBIAN/postinst"
 dpkg-deb --build --root-owner-group "$deb" /srv/archive/kill-agent.deb >/dev/null
 rm -rf "$deb"
 cd /srv/archive
