@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod kube;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod printable;
 pub mod probe;
 pub mod resource;
 pub mod role;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Failure, Summary};
+use super::step::Lock;
 use super::{Context, Interrupt, Target, step};
-use crate::probe::sh::Probe;
+use crate::probe::sh::{Probe, ReadError};
 use crate::probe::{Answers, Facts, Question};
 use crate::resource::{Change, Verdict};
 use crate::role::{Action, NodePlan, Planned, RolePlan};
@@ -22,6 +23,8 @@ const RETRIES: u32 = 3;
 const REBOOT_LIMIT: Duration = Duration::from_secs(600);
 /// How long a new login may fail before a change is taken back; well below what the node itself waits.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a step that an earlier run left running is waited for: as long as the longest of apt's may take.
+const LEFT_OVER_LIMIT: Duration = Duration::from_secs(1800);
 /// Lines of a failed step that are shown.
 const LAST_LINES: usize = 20;
 
@@ -121,17 +124,7 @@ impl<'a> Run<'a> {
     }
 
     async fn role_inner(&mut self, role: &RolePlan) -> Result<(), Stop> {
-        let prefix = format!("{}/", role.name);
-        let left_over: BTreeSet<String> = self
-            .seen
-            .pending_handlers()
-            .map_err(|e| self.failure(role, None, e.to_string()))?
-            .iter()
-            .filter_map(|p| p.strip_prefix(&prefix))
-            .filter(|name| role.handlers.contains_key(*name))
-            .map(str::to_owned)
-            .collect();
-        let mut notified = left_over.clone();
+        let mut notified = BTreeSet::new();
         for (at, planned) in role.resources.iter().enumerate() {
             if self.context.interrupt() >= Interrupt::AfterStep {
                 return Err(Stop::Interrupted);
@@ -140,6 +133,12 @@ impl<'a> Run<'a> {
                 notified.extend(planned.notify.iter().cloned());
             }
         }
+        let mut left_over = self.left_over(role)?;
+        if !left_over.is_empty() && !self.context.dry_run && self.lock.is_none() {
+            self.lock_and_look(role, Vec::new()).await?;
+            left_over = self.left_over(role)?;
+        }
+        notified.extend(left_over.iter().cloned());
         for name in &notified {
             let handler = &role.handlers[name];
             self.emit(Event::HandlerPending {
@@ -162,6 +161,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The role's handlers that an earlier run has notified and not run.
+    fn left_over(&self, role: &RolePlan) -> Result<BTreeSet<String>, Stop> {
+        let prefix = format!("{}/", role.name);
+        let pending = self.seen.pending_handlers().map_err(|e| self.failure(role, None, e.to_string()))?;
+        let names = pending.iter().filter_map(|pending| pending.strip_prefix(&prefix));
+        Ok(names.filter(|name| role.handlers.contains_key(*name)).map(str::to_owned).collect())
+    }
+
+    /// Takes the node's lock and asks all that is still to be decided once more: a run that is dead by now may have
+    /// left a step, which the lock waits for, and what was seen before may be from the middle of it.
+    async fn lock_and_look(&mut self, role: &RolePlan, mut questions: Vec<Question>) -> Result<(), Stop> {
+        self.take_lock(role).await?;
+        // Those of this role are not among them: it is taken out while it is worked on.
+        questions.extend(self.questions());
+        self.ask(&questions).await
+    }
+
     /// Whether it differed.
     async fn resource(
         &mut self,
@@ -178,8 +194,9 @@ impl<'a> Run<'a> {
         }
         let mut verdict = self.verdict(role, planned)?;
         if matches!(verdict, Verdict::Differs(_)) && !self.context.dry_run && self.lock.is_none() {
-            self.take_lock().await?;
-            self.ask(&questions).await?;
+            let mut open = questions;
+            open.extend(later.iter().flat_map(|l| l.resource.questions()));
+            self.lock_and_look(role, open).await?;
             verdict = self.verdict(role, planned)?;
         }
         self.notes(role, planned);
@@ -258,11 +275,14 @@ impl<'a> Run<'a> {
             Some(fetch) => Some(self.fetch(role, planned, fetch).await?),
             None => None,
         };
-        let shell = if change.long {
-            let id = format!("{}-{}", self.context.run, self.steps);
-            step::long(&role.name, &planned.notify, &change.shell, &id)
-        } else {
-            step::short(&role.name, &planned.notify, &step::with_fetched(fetched.as_ref(), &change.shell))
+        let marked = |shell: &str| step::marked(&role.name, &planned.notify, change.starts_last, shell);
+        let long = change.long.then(|| format!("{}-{}", self.context.run, self.steps));
+        let shell = match &long {
+            Some(id) => step::long(&planned.label(), &marked(&change.shell), id),
+            None => {
+                let shell = step::with_fetched(fetched.as_ref(), &change.shell);
+                step::short(&planned.label(), &marked(&shell))
+            }
         };
         let mut questions = planned.resource.questions();
         questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
@@ -277,14 +297,19 @@ impl<'a> Run<'a> {
             .run(&Script::new(probe.script()).timeout(change.timeout))
             .await
             .map_err(|e| self.step_failure(role, Some(planned), &e))?;
-        let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        if let Some(id) = long {
+            // A courtesy, as the next run's lock clears it away too.
+            let _ = self.run(&Script::new(step::forget(&id))).await;
+        }
+        let broken = |error| self.broken(Some((role, Some(planned))), &output, &error);
+        let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
         if status != 0 {
             let mut failure =
                 self.failure(role, Some(planned), format!("the change failed with status {status}"));
             failure.output = self.last_lines(&text);
             return Err(failure.into());
         }
-        let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
         self.seen.extend(answers);
         if let Some(call) = &change.cluster {
             self.call(role, planned, call).await?;
@@ -312,7 +337,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let what = step::describe(&handler.action);
         if self.lock.is_none() {
-            self.take_lock().await?;
+            self.take_lock(role).await?;
         }
         self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone() });
         let context = self.context;
@@ -327,7 +352,8 @@ impl<'a> Run<'a> {
         let probe = Probe::new([]).after(step::handler(&role.name, handler));
         let script = Script::new(probe.script()).timeout(Duration::from_secs(600));
         let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
-        let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        let (status, text) =
+            Probe::step(&output.stdout).map_err(|e| self.broken(Some((role, None)), &output, &e))?;
         if status != 0 {
             let mut failure = self.failure(role, None, format!("handler `{}` ({what}) failed", handler.name));
             failure.place = Some(handler.place.to_string());
@@ -427,7 +453,7 @@ impl<'a> Run<'a> {
             let Ok((Some(facts), _)) = probe.read(&output.stdout) else { continue };
             if facts.boot_id != old {
                 self.seen.facts = facts;
-                return self.take_lock().await;
+                return self.take_lock(role).await;
             }
         }
     }
@@ -463,22 +489,50 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn take_lock(&mut self) -> Result<(), Stop> {
-        let script = Script::new(step::lock(&self.context.owner, &self.context.run))
-            .timeout(Duration::from_secs(1800));
-        let (line, hold) =
-            self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
-        if line.trim() == "locked" {
-            self.lock = Some(hold);
-            return Ok(());
+    /// Takes the node for this run. A step that an earlier run left running is waited for, and told of.
+    async fn take_lock(&mut self, role: &RolePlan) -> Result<(), Stop> {
+        let script =
+            Script::new(step::lock(&self.context.owner, &self.context.run)).timeout(Duration::from_secs(60));
+        let started = Instant::now();
+        let mut told = None;
+        loop {
+            let (line, hold) =
+                self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
+            match Lock::read(&line) {
+                Lock::Ours => {
+                    self.lock = Some(hold);
+                    return Ok(());
+                }
+                Lock::Busy(holder) => {
+                    return Err(Failure {
+                        message: format!("another run is changing this node: {holder}"),
+                        hint: Some("wait for it to end; its lock goes away with it".into()),
+                        ..Failure::default()
+                    }
+                    .into());
+                }
+                Lock::LeftOver(step) => {
+                    let (process, what) = step.split_once(' ').unwrap_or((&step, "a step"));
+                    if started.elapsed() > LEFT_OVER_LIMIT {
+                        let message =
+                            format!("an earlier run's step is still running: {what} (process {process})");
+                        let hint = format!(
+                            "see what it waits for, or end it: datahub exec --node NAME -- kill {process}"
+                        );
+                        return Err(self.failure(role, None, message).hint(hint).into());
+                    }
+                    if self.context.interrupt() >= Interrupt::AfterStep {
+                        return Err(Stop::Interrupted);
+                    }
+                    let waits = format!("waiting for an earlier run's {what} (process {process})");
+                    if told.as_ref() != Some(&waits) {
+                        let (node, role) = (self.node(), role.name.clone());
+                        self.emit(Event::Step { node, role, step: waits.clone() });
+                        told = Some(waits);
+                    }
+                }
+            }
         }
-        let holder = line.trim().strip_prefix("busy").unwrap_or(&line).trim().to_owned();
-        Err(Failure {
-            message: format!("another run is changing this node: {holder}"),
-            hint: Some("wait for it to end; its lock goes away with it".into()),
-            ..Failure::default()
-        }
-        .into())
     }
 
     async fn facts(&mut self) -> Result<Facts, Stop> {
@@ -487,16 +541,19 @@ impl<'a> Run<'a> {
             .run(&Script::new(probe.script()).timeout(Duration::from_secs(30)))
             .await
             .map_err(|e| transport_failure("gather facts", &e))?;
-        let (facts, _) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        let (facts, _) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
         Ok(facts.unwrap_or_default())
     }
 
     async fn ask_everything(&mut self) -> Result<(), Stop> {
-        let mut questions: Vec<Question> = vec![Question::PendingHandlers];
-        for planned in self.plan.roles.iter().flat_map(|r| &r.resources) {
-            questions.extend(planned.resource.questions());
-        }
-        self.ask(&questions).await
+        self.ask(&self.questions()).await
+    }
+
+    /// Those of all roles.
+    fn questions(&self) -> Vec<Question> {
+        let resources = self.plan.roles.iter().flat_map(|r| &r.resources);
+        let questions = resources.flat_map(|planned| planned.resource.questions());
+        [Question::PendingHandlers].into_iter().chain(questions).collect()
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {
@@ -510,7 +567,7 @@ impl<'a> Run<'a> {
             .run(&Script::new(probe.script()))
             .await
             .map_err(|e| transport_failure("look at the node", &e))?;
-        let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
         self.seen.extend(answers);
         Ok(())
     }
@@ -546,15 +603,17 @@ impl<'a> Run<'a> {
             }
         }
         if self.lock.take().is_some() {
-            let lock = Script::new(step::lock(&self.context.owner, &self.context.run))
+            let lock = Script::new(step::lock_again(&self.context.owner, &self.context.run))
                 .timeout(Duration::from_secs(60));
             let (line, hold) = self.transport.hold(&lock).await?;
-            if line.trim() != "locked" {
-                return Err(transport::Error::Other(format!(
-                    "the connection was lost, and meanwhile another run took the node: {line}"
-                )));
+            match Lock::read(&line) {
+                Lock::Ours => self.lock = Some(hold),
+                Lock::Busy(who) | Lock::LeftOver(who) => {
+                    return Err(transport::Error::Other(format!(
+                        "the connection was lost, and meanwhile another run took the node: {who}"
+                    )));
+                }
             }
-            self.lock = Some(hold);
         }
         Ok(())
     }
@@ -583,14 +642,22 @@ impl<'a> Run<'a> {
         failure.into()
     }
 
-    fn broken(&self, output: &Output, why: &str) -> Stop {
-        Failure {
-            message: (self.context.redact)(why),
-            output: self.last_lines(&String::from_utf8_lossy(&output.stderr)),
-            hint: Some("log in by hand and look at what the shell prints: ssh NODE true".into()),
-            ..Failure::default()
-        }
-        .into()
+    /// The node's answer could not be read. `at`: what it was an answer about.
+    fn broken(&self, at: Option<(&RolePlan, Option<&Planned>)>, output: &Output, error: &ReadError) -> Stop {
+        let mut failure = match at {
+            Some((role, planned)) => self.failure(role, planned, error.to_string()),
+            None => Failure::new((self.context.redact)(&error.to_string())),
+        };
+        failure.output = self.last_lines(&String::from_utf8_lossy(&output.stderr));
+        failure.hint = Some(match error {
+            ReadError::Frame(_) => {
+                "a start-up file of the login shell may print (~/.bashrc, ~/.profile); look with: ssh NODE true".into()
+            }
+            ReadError::Unexpected { .. } | ReadError::Failed { .. } => {
+                "log in and run what was asked by hand; another program may stand in its place in PATH".into()
+            }
+        });
+        failure.into()
     }
 
     fn last_lines(&self, text: &str) -> Vec<String> {

@@ -5,78 +5,145 @@ use crate::probe::sh::PENDING_DIR;
 use crate::role::{Action, Handler};
 use crate::secret::Secret;
 use crate::shell::{emit, quote};
+use crate::transport::prompt::printable;
 
-/// Holds the run's lock for as long as its input stays open. Prints `locked`, or `busy` and who holds it.
-/// It waits for a step that an earlier, dead run left running, and clears away what nobody will pick up: the
-/// long steps of other runs than `run`.
+/// What a node says when its lock is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    Ours,
+    /// Who holds it.
+    Busy(String),
+    /// It is free, but an earlier run left a step running: the process and what it does, as it was noted.
+    LeftOver(String),
+}
+
+impl Lock {
+    pub fn read(line: &str) -> Self {
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        match word {
+            "locked" => Self::Ours,
+            "left" => Self::LeftOver(printable(rest)),
+            "busy" => Self::Busy(printable(rest)),
+            _ => Self::Busy(printable(line.trim())),
+        }
+    }
+}
+
+/// Seconds a node is asked to wait for a left-over step before it says that there is one.
+const LEFT_OVER_WAIT: u32 = 5;
+
+/// Holds the run's lock for as long as its input stays open. Prints a line for [`Lock::read`].
+/// It clears away what nobody will pick up: the long steps of other runs than `run`.
 pub fn lock(owner: &str, run: &str) -> String {
-    let owner = quote(owner);
+    let wait = format!(
+        "flock -w {LEFT_OVER_WAIT} /run/datahub/step.lock true || {{ echo \"left $(cat /run/datahub/step)\"; exit 0; }}\n"
+    );
+    locked(owner, run, "false", &wait)
+}
+
+/// [`lock`] over a new connection, after the old one was lost: takes it from the run's own former shell, whose
+/// connection the node may still believe in, and does not wait for the run's own step.
+pub fn lock_again(owner: &str, run: &str) -> String {
+    locked(owner, run, &format!("[ \"$of\" = {} ]", quote(run)), "")
+}
+
+fn locked(owner: &str, run: &str, mine: &str, wait: &str) -> String {
+    let (owner, id) = (quote(owner), quote(run));
     let own = quote(&format!("/run/datahub/step-{run}-"));
     format!(
         r#"umask 077; mkdir -p /run/datahub
 exec 8>>/run/datahub/run.lock
-if ! flock -n 8; then echo "busy $(cat /run/datahub/owner 2>/dev/null)"; exit 0; fi
-printf '%s\n' {owner} >/run/datahub/owner
-flock /run/datahub/step.lock true
-for d in /run/datahub/step-*; do
+if ! flock -n 8; then
+  who= of= shell=
+  [ ! -r /run/datahub/owner ] || {{ read -r who; read -r of; read -r shell; }} </run/datahub/owner
+  {{ {mine} && kill "$shell" && flock -w 5 8; }} 2>/dev/null || {{ echo "busy $who"; exit 0; }}
+fi
+printf '%s\n' {owner} {id} $$ >/run/datahub/owner
+{wait}for d in /run/datahub/step-*; do
   case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
 done
 echo locked
-cat >/dev/null"#
+# Not with the lock: who holds it can then be ended by ending this shell.
+cat >/dev/null 8>&-"#
     )
 }
 
-/// Writes handlers down as pending, with the boot id and the time since boot (s): they tell whether what is to be
-/// restarted has been started since.
-pub fn mark(role: &str, handlers: &[String]) -> String {
-    if handlers.is_empty() {
-        return String::new();
+/// A change, and the handlers it notifies written down as pending: before it, for whoever dies in between, and once
+/// more after it, for a unit that was started in the middle of it runs without a part of it. With `starts_last` the
+/// first time is the one that counts.
+pub fn marked(role: &str, notify: &[String], starts_last: bool, shell: &str) -> String {
+    if notify.is_empty() {
+        return shell.to_owned();
     }
     let dir = format!("{PENDING_DIR}/{role}");
-    let mut out = format!("mkdir -p {}\n", quote(&dir));
-    for handler in handlers {
-        out.push_str(&format!(
-            "echo \"$(cat /proc/sys/kernel/random/boot_id) $(cut -d' ' -f1 /proc/uptime)\" >{} || exit 1\n",
-            quote(&format!("{dir}/{handler}"))
-        ));
+    let marks: Vec<String> = notify.iter().map(|handler| quote(&format!("{dir}/{handler}"))).collect();
+    let mark = mark(&marks);
+    // A mark that a power cut takes with it would lose the restart; one that is only older would not.
+    let first = format!("mkdir -p {dir}\n{mark}sync -- {} {dir}\n", marks.join(" "), dir = quote(&dir));
+    match starts_last {
+        true => format!("{first}{shell}"),
+        // No `||` after the subshell, which would switch `set -e` off inside.
+        false => {
+            format!("{first}(\n{shell}\n)\nstatus=$?; [ \"$status\" -eq 0 ] || exit \"$status\"\n{mark}")
+        }
     }
-    // A mark that a power cut takes with it would lose the restart.
-    out.push_str(&format!("sync -f {}\n", quote(&dir)));
-    out
 }
 
-/// A short change, one at a time on the node. Handlers are marked first.
-pub fn short(role: &str, notify: &[String], shell: &str) -> String {
+/// Writes the boot id and the time since boot (s) into files: they tell whether what is to be restarted has been
+/// started since.
+fn mark(marks: &[String]) -> String {
+    let line = "echo \"$(cat /proc/sys/kernel/random/boot_id) $(cut -d' ' -f1 /proc/uptime)\"";
+    marks.iter().map(|mark| format!("{line} >{mark} || exit 1\n")).collect()
+}
+
+/// A short change, one at a time on the node. `what` it is stands in /run/datahub/step, with the process to end if
+/// it hangs.
+pub fn short(what: &str, shell: &str) -> String {
     format!(
-        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
-        mark(role, notify)
+        "umask 022; mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
+         echo \"$(exec sh -c 'echo \"$PPID\"')\" {} >/run/datahub/step\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
+        quote(what)
     )
 }
 
 /// A change that runs on when the connection drops. Sent again with the same `id` it is picked up, not repeated.
 /// Its script and output lie in a folder only root may enter, so it must hold no secret all the same: it stays
-/// there until somebody picks it up.
-pub fn long(role: &str, notify: &[String], shell: &str, id: &str) -> String {
+/// there until [`forget`], for the shell that waits for it may be one whose connection is gone.
+pub fn long(what: &str, shell: &str, id: &str) -> String {
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
-        .replace("MARK", &mark(role, notify))
+        .replace("WHAT", &quote(what))
         .replace("SCRIPT", &emit(shell.as_bytes()))
+}
+
+/// Clears away a long step whose answer has arrived.
+pub fn forget(id: &str) -> String {
+    format!("rm -rf {}", quote(&format!("/run/datahub/step-{id}")))
 }
 
 const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
 d=DIR
 if mkdir -m 0700 "$d" 2>/dev/null; then
-MARK
 {
 SCRIPT
 } >"$d/script" || exit 1
 : >"$d/out"
-setsid flock /run/datahub/step.lock sh -c 'sh "$1/script" >"$1/out" 2>&1 </dev/null; echo $? >"$1/rc"' sh "$d" >/dev/null 2>&1 </dev/null &
+step='sh "$1/script" </dev/null & echo "$! $2" >/run/datahub/step; wait "$!"; echo "$?" >"$1/rc"'
+setsid sh -c '
+flock -o /run/datahub/step.lock sh -c "$1" sh "$2" "$3" 2>&1 | { head -c 33554432 >"$2/out"; : >"$2/end"; }
+' sh "$step" "$d" WHAT >/dev/null 2>&1 </dev/null &
 sleep 0.05
 fi
-while [ ! -e "$d/rc" ]; do flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1; done
-cat "$d/out"; rc=$(cat "$d/rc"); rm -rf "$d"; exit "$rc""#;
+while [ ! -e "$d/rc" ]; do
+  # Nobody is left to wait for: the next run has cleared it away.
+  [ -d "$d" ] || exit 1
+  flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1
+done
+# A daemon that the step started may keep the pipe open: what it prints is not waited for.
+n=0; while [ ! -e "$d/end" ] && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
+cat "$d/out"; exit "$(cat "$d/rc")""#;
 
-/// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`].
+/// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`]. Without
+/// a mark it has run: in an attempt whose answer was lost.
 pub fn handler(role: &str, handler: &Handler) -> String {
     let mark = mark_path(role, handler);
     if handler.action == Action::Reboot {
@@ -85,14 +152,15 @@ pub fn handler(role: &str, handler: &Handler) -> String {
         );
     }
     let action = action(&handler.action);
-    match &handler.undo {
+    let shell = match &handler.undo {
         None if is_restart(&handler.action) => {
             let due = is_due(role, handler);
-            short(role, &[], &format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}"))
+            format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}")
         }
-        None => short(role, &[], &format!("{action} || exit $?\nrm -f {mark}")),
-        Some(undo) => short(role, &[], &guarded(role, handler, &action, undo)),
-    }
+        None => format!("{action} || exit $?\nrm -f {mark}"),
+        Some(undo) => guarded(role, handler, &action, undo),
+    };
+    short(&format!("handler {}", handler.name), &format!("[ -e {mark} ] || exit 0\n{shell}"))
 }
 
 fn is_restart(action: &Action) -> bool {
@@ -100,11 +168,14 @@ fn is_restart(action: &Action) -> bool {
 }
 
 /// Ends with 0 unless the unit that the handler restarts or reloads has been started since the mark was made: then
-/// it runs with what notified the handler already. Without a mark, or without a unit, it is due.
+/// it runs with what notified the handler already. What is no unit that runs is due; without a mark nothing is.
 pub fn is_due(role: &str, handler: &Handler) -> String {
-    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else { return "exit 0".into() };
+    let mark = mark_path(role, handler);
+    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else {
+        return format!("[ -e {mark} ]");
+    };
     format!(
-        r#"[ -e {mark} ] || exit 0
+        r#"[ -e {mark} ] || exit 1
 read -r boot since <{mark}
 state=$(systemctl show -p ActiveState -p ActiveEnterTimestampMonotonic --value -- {unit} | tr '\n' ' ')
 case " $state" in *" active "*) ;; *) exit 0;; esac
@@ -113,7 +184,6 @@ started=$(printf '%s' "$state" | tr -dc '0-9')
 case $since in *.*) ;; *) exit 0;; esac
 since=$(printf '%s' "$since" | tr -d .)
 [ $(( started / 10000 )) -le "$since" ]"#,
-        mark = mark_path(role, handler),
         unit = quote(unit),
     )
 }
@@ -148,15 +218,15 @@ setsid sh -c "$watch" sh "$undo" >/dev/null 2>&1 </dev/null &
 
 /// A new login has worked after a handler with an `undo`: the change stays.
 pub fn confirm(role: &str, handler: &Handler) -> String {
-    short(role, &[], &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
+    let what = format!("confirm handler {}", handler.name);
+    short(&what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
 }
 
 /// No new login works: takes back what notified the handler.
 pub fn take_back(role: &str, handler: &Handler) -> String {
     let dir = undo_dir(role, handler);
     short(
-        role,
-        &[],
+        &format!("take back handler {}", handler.name),
         &format!("for undo in {dir}/*; do [ ! -e \"$undo\" ] || sh \"$undo\"; done\nrm -rf {dir}"),
     )
 }
@@ -195,6 +265,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_change_is_marked_before_and_after_and_its_failure_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let run = |starts_last, shell: &str| {
+            let marked = marked("role", &["h".to_owned()], starts_last, shell);
+            let script = marked.replace(PENDING_DIR, &folder.path().display().to_string());
+            let mut sh = std::process::Command::new("sh");
+            sh.args(["-c", &script]).current_dir(&folder).status().expect("sh runs").code()
+        };
+        let read = |name: &str| std::fs::read_to_string(path(name)).expect("there");
+        let keep_mark = "cp role/h before; sleep 0.03";
+        assert_eq!(run(false, keep_mark), Some(0));
+        assert_ne!(read("before"), read("role/h"));
+        assert_eq!(run(true, keep_mark), Some(0));
+        assert_eq!(read("before"), read("role/h"));
+        // As `command` writes it.
+        let status = run(false, "(\nset -e\ncp role/h before; (exit 3)\ntouch on\n)\nexit $?");
+        assert_eq!(status, Some(3));
+        assert_eq!(read("before"), read("role/h"));
+        assert!(!path("on").exists(), "it went on after a failure");
+    }
+
+    #[test]
     fn dash_parses_every_step() {
         let handler = Handler {
             name: "h".into(),
@@ -206,8 +299,12 @@ mod tests {
         let notify = ["h".to_owned()];
         for script in [
             lock("me", "run-1"),
-            short("base", &notify, "cat <<'X'\n)\nX"),
-            long("base", &notify, "echo hi", "1"),
+            lock_again("me", "run-1"),
+            short("file /it's", &marked("base", &notify, false, "cat <<'X'\n)\nX")),
+            marked("base", &notify, false, "cat <<'X'\n)\nX"),
+            marked("base", &notify, true, "cat <<'X'\n)\nX"),
+            long("package it's", "echo hi", "1"),
+            forget("1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),

@@ -73,6 +73,34 @@ impl Question {
     }
 }
 
+/// What is asked about, for messages. Never a guard's text or a checksum, which may tell of a secret.
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stat(path) | Self::Content { path, .. } => f.write_str(path),
+            Self::Checksum(path) => write!(f, "the checksum of {path}"),
+            Self::Package(name) => write!(f, "the package {name}"),
+            Self::Unit(name) => write!(f, "the unit {name}"),
+            Self::Sysctl(key) => write!(f, "the kernel setting {key}"),
+            Self::Module(name) => write!(f, "the kernel module {name}"),
+            Self::Mount(path) => write!(f, "the mount at {path}"),
+            Self::User(name) => write!(f, "the user {name}"),
+            Self::Group(name) => write!(f, "the group {name}"),
+            Self::GroupsOf(user) => write!(f, "the groups of {user}"),
+            Self::Password { user, .. } => write!(f, "the password of {user}"),
+            Self::AuthorizedKeys(user) => write!(f, "the authorized keys of {user}"),
+            Self::Hostname => f.write_str("the host name"),
+            Self::Swaps => f.write_str("swaps"),
+            Self::Device(path) => write!(f, "the device {path}"),
+            Self::Source(field) => write!(f, "the device {field}"),
+            Self::Guard(_) => f.write_str("a command's guard"),
+            Self::PendingHandlers => f.write_str("pending handlers"),
+            Self::JoinToken { path, .. } => write!(f, "the join token {path}"),
+            Self::ClusterNode { node, .. } => write!(f, "the cluster's node {node}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileType {
     File,
@@ -278,7 +306,7 @@ macro_rules! accessors {
                 let question = $question;
                 match self.map.get(&question) {
                     Some(Answer::$variant(answer)) => Ok(answer),
-                    _ => Err(Unanswered(format!("{question:?}"))),
+                    _ => Err(Unanswered(question.to_string())),
                 }
             })*
         }

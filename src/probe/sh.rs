@@ -79,7 +79,7 @@ impl Probe {
     pub fn step(output: &[u8]) -> Result<(i32, String), ReadError> {
         let frames = frame::parse(output)?;
         let frame = frames.iter().find(|f| f.id == STEP).ok_or(FrameError::Cut(0))?;
-        Ok((frame.status, text(frame.body)))
+        Ok((frame.status, text(frame.body).trim_end_matches('\n').to_owned()))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,6 +89,7 @@ impl Probe {
     fn parts(&self) -> Vec<Part<'_>> {
         let mut grouped: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
         let mut parts = Vec::new();
+        let mut pending = None;
         for question in &self.questions {
             let (group, name) = match question {
                 Question::Stat(path) => (0, path),
@@ -101,6 +102,10 @@ impl Probe {
                 Question::Group(name) => (7, name),
                 Question::GroupsOf(name) => (8, name),
                 Question::Checksum(path) => (9, path),
+                Question::PendingHandlers => {
+                    pending = Some(Part::Each(question));
+                    continue;
+                }
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -120,6 +125,9 @@ impl Probe {
             8 => Part::GroupsOf(names),
             _ => Part::Checksums(names),
         }));
+        // Last: a step of a dead run may be at work meanwhile. What it has changed it has marked before, so whoever
+        // sees the change sees the mark too.
+        parts.extend(pending);
         parts
     }
 
@@ -130,7 +138,7 @@ impl Probe {
         if let Some(step) = &self.step {
             let _ = write!(
                 out,
-                "datahub_step() {{ (\n{step}\n) }}\no=$(datahub_step 2>&1 </dev/null); r=$?; f {STEP} $r \"$o\"\n[ $r = 0 ] || {{ {}exit 0; }}\n",
+                "datahub_step() {{ (\n{step}\n) }}\n{STEP_SHELL}f {STEP} $r \"$o\"\n[ $r = 0 ] || {{ {}exit 0; }}\n",
                 frame::SHELL_END.replace('\n', "; ")
             );
         }
@@ -584,6 +592,17 @@ fn read_content(frame: &Frame<'_>, body: &str, path: &str) -> Result<Content, Re
     })
 }
 
+/// Runs the step. Its status comes last through the same pipe; a step that prints without end is cut off, which
+/// ends it, and has none. What is kept is the end of what it printed: neither the node's memory nor ours fills up.
+const STEP_SHELL: &str = r#"nl='
+'
+o=$( { datahub_step 2>&1 </dev/null; printf '\ndatahub-status %s' "$?"; } | head -c 33554432 | tail -c 65536)
+case "${o##*"$nl"}" in
+  "datahub-status "*) r=${o##* }; o=${o%"$nl"*};;
+  *) r=141; o="$o${nl}it printed more than 32 MiB and was stopped";;
+esac
+"#;
+
 /// `c ID PATH SHA`: no process where the checksum is the wanted one.
 const CONTENT_SHELL: &str = r#"nl='
 '
@@ -596,7 +615,8 @@ c() {
 }
 "#;
 
-/// Facts as `key=value` lines; all but one looked up by the shell itself.
+/// Facts as `key=value` lines; nearly all looked up by the shell itself. That this is a container is known from
+/// where systemd-detect-virt knows it: process 1 was told so. A /.dockerenv says nothing: it travels with images.
 const FACTS_SHELL: &str = r#"nl='
 '
 o="machine=$(uname -m)"
@@ -607,7 +627,7 @@ k boot_id /proc/sys/kernel/random/boot_id
 k memory /proc/meminfo
 k cpus /sys/devices/system/cpu/online
 k controllers /sys/fs/cgroup/cgroup.controllers
-if [ -r /run/systemd/container ] || [ -e /.dockerenv ]; then o="$o${nl}container=1"; fi
+k container /run/systemd/container || { grep -qz '^container=.' /proc/1/environ 2>/dev/null && o="$o${nl}container=1"; }
 [ -e /run/reboot-required ] && o="$o${nl}reboot=1"
 for l in /etc/os-release /etc/ufw/ufw.conf; do
   [ -r "$l" ] && while read -r v; do case "$v" in ID=*|VERSION_ID=*|VERSION_CODENAME=*|ENABLED=*) o="$o${nl}$v";; esac; done <"$l"
@@ -642,7 +662,7 @@ fn read_facts(body: &str) -> Facts {
             "cpus" => facts.cpus = count_cpus(value),
             "controllers" => cgroup2 = Some(value.split(' ').any(|c| c == "memory")),
             "cgroup1" => cgroup1 = value == "1",
-            "container" => facts.container = true,
+            "container" => facts.container = !value.is_empty(),
             "reboot" => facts.reboot_required = true,
             "ID" => facts.os = own(),
             "VERSION_ID" => facts.os_version = own(),
@@ -694,6 +714,15 @@ mod tests {
             assert_eq!((status, text.as_str()), expected);
             assert_eq!(probe.read(&out.stdout).is_ok(), status == 0);
         }
+    }
+
+    #[test]
+    fn a_step_that_prints_without_end_is_stopped() {
+        let probe = Probe::new([Question::Hostname]).after("yes on");
+        let out = std::process::Command::new("sh").arg("-c").arg(probe.script()).output().expect("sh runs");
+        let (status, text) = Probe::step(&out.stdout).expect("framed");
+        assert_eq!(status, 141);
+        assert!(text.len() < 70_000 && text.ends_with("it printed more than 32 MiB and was stopped"));
     }
 
     fn ask(questions: Vec<Question>) -> (Option<Facts>, HashMap<Question, Answer>) {

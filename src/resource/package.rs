@@ -31,14 +31,25 @@ pub struct Package {
     /// With `state = "absent"`: remove configuration files too. Default: false.
     #[serde(default)]
     pub purge: bool,
+    /// Seconds to wait for another program that holds apt's or dpkg's lock, for each kind of lock. Default: 300.
+    #[serde(default = "lock_seconds")]
+    pub lock_timeout_seconds: u64,
 }
 
+fn lock_seconds() -> u64 {
+    LOCK_SECONDS
+}
+
+/// For each kind of lock, where nothing else is said.
+const LOCK_SECONDS: u64 = 300;
+
 /// Defines `apt` (apt-get that asks nothing, keeps changed configuration files, waits for locks), `repair` (finishes
-/// what an interrupted dpkg left), and what they need. Seconds: 300 for each kind of lock.
+/// what an interrupted dpkg left), and what they need. Each kind of lock is waited for as long as `patience` says (s).
 ///
 /// `DPkg::Lock::Timeout` does not cover the locks on lists and archives, nor dpkg itself; hence the loops.
 /// needrestart only lists: a restart is an event that a handler decides on.
 pub(super) const APT: &str = r#"export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l APT_LISTCHANGES_FRONTEND=none LC_ALL=C
+patience=300
 messages=$(mktemp) || exit 1
 trap 'rm -f -- "$messages"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -48,14 +59,14 @@ waiting() {
         "$@" </dev/null 2>"$messages"
         status=$?
         cat -- "$messages" >&2
-        [ "$status" -ne 0 ] && grep -q "$held" "$messages" && [ "$tries" -lt 60 ] || return "$status"
+        [ "$status" -ne 0 ] && grep -q "$held" "$messages" && [ "$((tries * 5))" -lt "$patience" ] || return "$status"
         tries=$((tries + 1))
         sleep 5
     done
 }
 apt() {
     held='Could not get lock /var/\(lib/apt/lists\|cache/apt/archives\)'
-    waiting apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
+    waiting apt-get -q -y -o DPkg::Lock::Timeout="$patience" -o Dpkg::Options::=--force-confold "$@"
 }
 interrupted() {
     for update in /var/lib/dpkg/updates/[0-9]*; do
@@ -118,7 +129,7 @@ impl Package {
             "{REFRESH}\
              install() {{ apt install {} -- {}; }}\n\
              fresh || refresh\n\
-             install || {{ [ -z \"$refreshed\" ] && refresh && install; }} || exit 1\n",
+             install || {{ [ -z \"$refreshed\" ] && ! grep -q 'get lock /var/' \"$messages\" && refresh && install; }} || exit 1\n",
             options.join(" "),
             quote_all(words),
         )
@@ -166,6 +177,9 @@ impl Package {
             }
         }
         let mut shell = String::new();
+        if self.lock_timeout_seconds != LOCK_SECONDS {
+            shell.push_str(&format!("patience={}\n", self.lock_timeout_seconds));
+        }
         if !change.is_empty() {
             shell.push_str("repair || exit 1\n");
             shell.push_str(&match (self.state, self.purge) {
@@ -215,6 +229,9 @@ impl Resource for Package {
         let version_fits = |v: &String| {
             !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || ".+~:-*".contains(c))
         };
+        if self.lock_timeout_seconds > PATIENCE.as_secs() / 3 {
+            return Err(format!("`lock_timeout_seconds` must be at most {}", PATIENCE.as_secs() / 3));
+        }
         match (&self.version, self.state) {
             (Some(_), _) if self.names.len() != 1 => {
                 Err("`version` needs exactly one name in `names`".into())
@@ -382,6 +399,7 @@ mod tests {
             ("names = ['a1']\nstate = 'absent'\nhold = true", "`hold`"),
             ("names = ['a1']\npurge = true", "`purge`"),
             ("names = ['a1']\nstate = 'latest'", "state"),
+            ("names = ['a1']\nlock_timeout_seconds = 601", "at most 600"),
         ];
         for (fields, wanted) in cases {
             let error = mistake("package", fields);

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use crate::printable::deceives;
+
 /// A passphrase or password; wiped from memory when dropped, and without `Display`.
 pub type Secret = Zeroizing<String>;
 
@@ -55,9 +57,10 @@ impl Prompter for NoPrompts {
     }
 }
 
-/// Text from a node on one line, its control characters taken out.
+/// Text from a node on one line, without what could deceive its reader: controls, direction overrides, characters
+/// that cannot be seen.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+    text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !deceives(*c)).collect()
 }
 
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
@@ -67,4 +70,16 @@ pub async fn ask(prompter: &Arc<dyn Prompter>, question: Question) -> Option<Sec
     let _turn = TURN.lock().await;
     let prompter = prompter.clone();
     tokio::task::spawn_blocking(move || prompter.ask(&question)).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_cannot_pose_as_something_else() {
+        let question =
+            Question::interactive("nas", "Pass\u{202e}\u{9b}31m\u{200b}word\nfor\u{7}:\u{1b}[2J ", false);
+        assert_eq!(question.text, "nas: Pass31mword for:[2J");
+    }
 }

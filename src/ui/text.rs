@@ -7,17 +7,7 @@ use std::borrow::Cow;
 
 use console::measure_text_width;
 
-/// Whether a terminal or a reader could be deceived by a character: controls (C0, DEL, C1), direction marks and
-/// overrides, characters without a width, line separators, tags. Code points: Unicode 16, general categories Cc,
-/// Cf, Zl, Zp, and the fillers that look like nothing.
-pub fn deceives(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
+pub use crate::printable::deceives;
 
 /// One line: newlines and tabs become visible too.
 pub fn one_line(text: &str) -> Cow<'_, str> {
