@@ -101,7 +101,7 @@ fn roles_wait_for_other_nodes_and_failures_stay_where_they_are() {
     let failure = run.failure("a");
     assert_eq!(failure["message"], "the change failed with status 3", "{}", run.text);
     assert_eq!(failure["resource"], "command breaks");
-    assert_eq!(failure["output"], serde_json::json!(["no space left"]));
+    assert_eq!(failure["output"], serde_json::json!(["no space left", "the command ended with status 3"]));
     assert!(failure["place"].as_str().expect("a place").ends_with("roles/server/role.toml:20"), "{failure}");
     let skipped = run.failure("b");
     assert_eq!(skipped["message"], "role agent was skipped: role server failed on a", "{}", run.text);
@@ -232,7 +232,7 @@ const RUN: &[&str] = &["provision", "--node", "n"];
 fn one_interrupt_finishes_the_step() {
     let Some(lab) = slow("interrupt") else { return };
     let run = start(&lab, RUN, "\"step\":\"command one\"");
-    std::thread::sleep(Duration::from_secs(1));
+    lab.sh("n", "until test -e /root/one; do sleep 0.1; done");
     run.signal("INT");
     let run = run.end();
     run.ends_with(130);
@@ -282,7 +282,7 @@ fn a_node_is_changed_by_one_run_at_a_time() {
     // A holder that is killed lets go, and its step is waited for, not begun twice.
     lab.sh("n", "rm /root/*");
     let dead = start(&lab, RUN, "\"step\":\"command one\"");
-    std::thread::sleep(Duration::from_secs(1));
+    lab.sh("n", "until test -e /root/one; do sleep 0.1; done");
     dead.signal("KILL");
     assert_eq!(dead.end().code, None);
     json(&lab, RUN).ends_with(0);
