@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Roles;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::inventory::vars::{Declarations, layers};
-use crate::inventory::{Inventory, Node};
+use crate::inventory::{Inventory, Node, Vars};
 
 /// The variables of a node's roles. Of two roles that declare the same one, the first's declaration counts.
 pub fn declarations(roles: &Roles, node: &Node) -> Declarations {
@@ -67,6 +67,25 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
         }
     }
     errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.path().to_owned(), place.span.start)));
+    if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
+}
+
+/// Checks `--set` variables: each must be one that a role of one of the nodes declares.
+pub fn check_set(
+    inventory: &Inventory,
+    roles: &Roles,
+    nodes: &[String],
+    set: &Vars,
+) -> Result<(), Diagnostics> {
+    let nodes = nodes.iter().filter_map(|name| inventory.nodes.get(name));
+    let declared: BTreeSet<String> = nodes.flat_map(|node| declarations(roles, node).into_keys()).collect();
+    let unknown = set.keys().filter(|name| !declared.contains(*name));
+    let errors: Vec<Diagnostic> = unknown
+        .map(|name| {
+            Diagnostic::new(format!("--set {name}: no role of these nodes declares the variable `{name}`"))
+                .help(suggest(name, declared.iter().map(String::as_str)))
+        })
+        .collect();
     if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
 }
 

@@ -16,7 +16,7 @@ mod load;
 mod pin;
 mod plan;
 
-pub use check::{check, declarations};
+pub use check::{check, check_set, declarations};
 pub use files::Files;
 pub use plan::plan;
 
