@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod checksum;
 pub mod cli;
+pub mod cluster;
 pub mod diagnostic;
 pub mod engine;
 pub mod inventory;

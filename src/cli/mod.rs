@@ -1,17 +1,28 @@
 //! The command line: one file a command. Reads flags, calls the layers below, shows what they say.
 
+mod backup;
+mod cluster;
 mod completions;
+mod converge;
 mod exec;
 mod facts;
 mod inventory;
+mod kubeconfig;
 #[cfg(feature = "lab")]
 mod lab;
 mod lock;
+mod maintenance;
 mod problem;
 mod project;
 mod provision;
+mod reboot;
+mod remove;
+mod reset;
 mod selection;
 mod session;
+mod shutdown;
+mod status;
+mod upgrade;
 mod validate;
 
 use std::path::PathBuf;
@@ -76,6 +87,16 @@ enum Command {
     Inventory(inventory::Inventory),
     Facts(facts::Facts),
     Exec(exec::Exec),
+    Status(status::Status),
+    Kubeconfig(kubeconfig::Kubeconfig),
+    Upgrade(upgrade::Upgrade),
+    Reboot(reboot::Reboot),
+    Shutdown(shutdown::Shutdown),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Maintenance(maintenance::Maintenance),
+    Remove(remove::Remove),
+    Reset(reset::Reset),
     #[cfg(feature = "lab")]
     Lab(lab::Lab),
     Lock(lock::Lock),
@@ -91,6 +112,16 @@ impl Command {
             Self::Inventory(command) => command.format.into(),
             Self::Facts(command) => command.format.into(),
             Self::Exec(command) => command.format.into(),
+            Self::Status(command) => command.format.into(),
+            Self::Kubeconfig(_)
+            | Self::Upgrade(_)
+            | Self::Reboot(_)
+            | Self::Shutdown(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Maintenance(_)
+            | Self::Remove(_)
+            | Self::Reset(_) => Format::Text,
             #[cfg(feature = "lab")]
             Self::Lab(command) => command.format(),
         }
@@ -154,6 +185,16 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
         Command::Inventory(command) => command.run(&global, ui),
         Command::Facts(command) => command.run(&global, ui).await,
         Command::Exec(command) => command.run(&global, ui).await,
+        Command::Status(command) => command.run(&global, ui).await,
+        Command::Kubeconfig(command) => command.run(&global, ui).await,
+        Command::Upgrade(command) => command.run(&global, ui).await,
+        Command::Reboot(command) => command.run(&global, ui).await,
+        Command::Shutdown(command) => command.run(&global, ui).await,
+        Command::Backup(command) => command.run(&global, ui).await,
+        Command::Restore(command) => command.run(&global, ui).await,
+        Command::Maintenance(command) => command.run(&global, ui).await,
+        Command::Remove(command) => command.run(&global, ui).await,
+        Command::Reset(command) => command.run(&global, ui).await,
         #[cfg(feature = "lab")]
         Command::Lab(command) => command.run(&global, ui).await,
         Command::Lock(command) => command.run(&global, ui).await,

@@ -1,20 +1,12 @@
 //! `datahub provision` brings nodes to the state the inventory describes; `datahub plan` shows what that would do.
 
-use std::sync::Arc;
-
-use super::problem::Problem;
-use super::project::{Project, all_plans};
+use super::converge::{Wanted, converge, exit};
+use super::project::Project;
 use super::selection::Selection;
-use super::session::{self, Login};
+use super::session::Login;
 use super::{Exit, Global, Ui};
-use crate::diagnostic::Diagnostics;
-use crate::engine::event::{Events, Failure};
-use crate::engine::record::Record;
-use crate::engine::{self, Target};
-use crate::inventory::{self, Node, Vars};
-use crate::probe::Facts;
-use crate::role::{self, NodePlan};
-use crate::transport::{self, ssh};
+use crate::inventory::Vars;
+use crate::role;
 use crate::ui::Format;
 
 /// Bring nodes to the state that the inventory describes
@@ -73,14 +65,6 @@ impl Plan {
     }
 }
 
-/// What a run's targets share.
-struct Job {
-    project: Project,
-    set: Vars,
-    roles: Option<Vec<String>>,
-    login: ssh::Options,
-}
-
 impl Run {
     /// `pending`: how a dry run ends that has found something to change.
     async fn run(self, global: &Global, ui: &Ui, dry_run: bool, pending: Exit) -> anyhow::Result<Exit> {
@@ -88,122 +72,15 @@ impl Run {
         let nodes = self.selection.nodes(&project.inventory)?;
         let set: Vars = self.set.into_iter().collect();
         role::check_set(&project.inventory, &project.roles, &nodes, &set)?;
-        let mut project = project.in_lab(global, ui).await?;
-        let login = self.login.options(ui)?;
-        session::look_up_addresses(&mut project.inventory, &login).await;
+        let project = project.in_lab(global, ui).await?;
         let roles = (!self.role.is_empty()).then_some(self.role);
-        let job = Arc::new(Job { project, set, roles, login });
-
-        let plans = all_plans(nodes.iter().map(|node| {
-            job.project.plan_offline(node, &job.set, job.roles.as_deref(), &job.project.secrets)
-        }))?;
-        nothing_to_run(&job, &plans)?;
-        let targets: Vec<Target> = plans.into_iter().filter_map(|plan| target(&job, plan)).collect();
-        if let Some(circle) = engine::circle(&targets) {
-            return Err(Problem::usage(
-                format!("these wait for each other: {}", circle.join(", ")),
-                "take one of the roles out of an `after`, or change the order of a node's roles",
-            ));
-        }
-
-        let run = run_id();
-        let record = record(ui, &run);
-        let interrupt = session::interrupts(ui);
-        let secrets = job.project.secrets.clone();
-        let options = engine::Options {
-            dry_run,
-            forks: self.login.forks,
-            run,
-            owner: owner(),
-            interrupt,
-            redact: Arc::new(move |text| secrets.redact(text)),
-            artifacts: Arc::new(job.project.artifacts()),
-            peers: peers(job.clone()),
-        };
-        let (events, receiver) = Events::new();
-        let (outcome, ()) = tokio::join!(engine::run(targets, options, events), ui.follow(receiver, record));
-        Ok(if outcome.interrupted {
-            Exit::Interrupted
-        } else if outcome.failed > 0 {
-            Exit::Failed
-        } else if dry_run && outcome.changed + outcome.unknown > 0 {
-            pending
-        } else {
-            Exit::Done
+        let wanted = Wanted { nodes, roles, set, dry_run, ..Wanted::default() };
+        let outcome = converge(project, wanted, &self.login, ui).await?;
+        Ok(match exit(&outcome) {
+            Exit::Done if dry_run && outcome.changed + outcome.unknown > 0 => pending,
+            exit => exit,
         })
     }
-}
-
-fn nothing_to_run(job: &Job, plans: &[NodePlan]) -> anyhow::Result<()> {
-    if plans.iter().any(|plan| !plan.roles.is_empty()) {
-        return Ok(());
-    }
-    let which = match &job.roles {
-        Some(roles) => format!("no node of these has the role {}", roles.join(", ")),
-        None => "no node of these has a role".to_owned(),
-    };
-    Err(Problem::usage(which, "see what each node has: datahub inventory"))
-}
-
-/// `None` for a node that the inventory does not have: plans are only made of nodes that it has.
-fn target(job: &Arc<Job>, plan: NodePlan) -> Option<Target> {
-    let node = job.project.inventory.nodes.get(&plan.node)?.clone();
-    let roles = plan.roles.into_iter().map(|role| (role.name, role.after)).collect();
-    let (planning, planned) = (job.clone(), node.name.clone());
-    let (connecting, reached) = (job.clone(), node.clone());
-    Some(Target {
-        address: session::address(&node),
-        node: node.name,
-        connect: Box::new(move || connecting.connect(&reached)),
-        plan: Box::new(move |facts| planning.plan(&planned, facts)),
-        roles,
-    })
-}
-
-/// The way to a node that another one has to ask.
-fn peers(job: Arc<Job>) -> engine::peers::Connector {
-    Arc::new(move |name| match job.project.inventory.nodes.get(name) {
-        Some(node) => job.connect(node),
-        None => {
-            let error = format!("`{name}` is no node of the inventory");
-            Box::pin(async move { Err(transport::Error::Other(error)) })
-        }
-    })
-}
-
-impl Job {
-    fn connect(self: &Arc<Self>, node: &Node) -> engine::Connecting {
-        let (job, node) = (self.clone(), node.clone());
-        Box::pin(async move { session::connect(&node, &job.login).await })
-    }
-
-    /// The plan of a node as it really is; a machine that is not the one meant is refused.
-    fn plan(&self, node: &str, facts: &Facts) -> Result<NodePlan, Box<Failure>> {
-        let Project { inventory, roles, secrets } = &self.project;
-        if let Some(claims) = inventory.nodes.get(node) {
-            inventory::check_claims(inventory, claims, facts).map_err(|refusal| {
-                let (message, hint) = refusal.split_once(": ").unwrap_or((&refusal, ""));
-                Box::new(Failure::new(message).hint(hint))
-            })?;
-        }
-        role::plan(inventory, roles, node, facts, &self.set, self.roles.as_deref(), secrets)
-            .map_err(|mistakes| Box::new(as_failure(&mistakes)))
-    }
-}
-
-/// Mistakes that only the node's facts brought out.
-fn as_failure(mistakes: &Diagnostics) -> Failure {
-    let line = |error: &crate::diagnostic::Diagnostic| match &error.place {
-        Some(place) => format!("{place}: {}", error.message),
-        None => error.message.clone(),
-    };
-    let mut failure = Failure::new(format!("the roles cannot be planned for this node: {mistakes}"));
-    if let [first, rest @ ..] = mistakes.0.as_slice() {
-        failure.place = first.place.as_ref().map(ToString::to_string);
-        failure.hint = first.help.clone();
-        failure.output = rest.iter().map(line).collect();
-    }
-    failure
 }
 
 fn assignment(text: &str) -> Result<(String, toml::Value), String> {
@@ -214,30 +91,6 @@ fn assignment(text: &str) -> Result<(String, toml::Value), String> {
     let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok();
     let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("v"));
     Ok((name.to_owned(), read.unwrap_or_else(|| value.into())))
-}
-
-/// Sorts by time and is unique on this machine.
-fn run_id() -> String {
-    let now = jiff::Timestamp::now();
-    format!("{}-{:x}", now.strftime("%Y%m%dT%H%M%SZ"), std::process::id())
-}
-
-/// `user@machine`, for the record, the node's lock and its journal.
-fn owner() -> String {
-    let user =
-        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{user}@{machine}")
-}
-
-/// The run's record in the user's state folder; a run goes on without one.
-fn record(ui: &Ui, run: &str) -> Option<Record> {
-    use etcetera::BaseStrategy as _;
-    let folder = etcetera::choose_base_strategy().ok()?;
-    let folder = folder.state_dir().unwrap_or_else(|| folder.data_dir()).join("datahub/runs");
-    Record::create(&folder, run)
-        .inspect_err(|error| ui.warning(&format!("no record of this run in {}: {error}", folder.display())))
-        .ok()
 }
 
 #[cfg(test)]

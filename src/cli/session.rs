@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Ui;
 use super::problem::Problem;
 use crate::engine::Interrupt;
+use crate::engine::peers::Connector;
 use crate::inventory::{Inventory, Node};
 use crate::transport::local::Local;
 use crate::transport::prompt::{Question, Secret};
@@ -62,6 +63,20 @@ pub async fn connect(node: &Node, options: &ssh::Options) -> Result<Arc<dyn Tran
         return Ok(Arc::new(Local::new(options.prompter.clone(), options.sudo_password.clone())));
     }
     Ok(Arc::new(Ssh::connect(&node.into(), options).await?))
+}
+
+/// The way to any node of an inventory, by its name.
+pub fn connector(inventory: Arc<Inventory>, options: ssh::Options) -> Connector {
+    Arc::new(move |name| match inventory.nodes.get(name) {
+        Some(node) => {
+            let (node, options) = (node.clone(), options.clone());
+            Box::pin(async move { connect(&node, &options).await })
+        }
+        None => {
+            let error = format!("`{name}` is no node of the inventory");
+            Box::pin(async move { Err(Error::Other(error)) })
+        }
+    })
 }
 
 /// Where a node is reached, for people.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::event::{Event, Failure, Summary};
 use super::step::Lock;
 use super::{Context, Interrupt, Target, step};
+use crate::kube::node::Ready;
 use crate::probe::sh::{Probe, ReadError};
 use crate::probe::{Answers, Facts, Question};
 use crate::resource::{Change, Verdict};
@@ -126,9 +127,7 @@ impl<'a> Run<'a> {
     async fn role_inner(&mut self, role: &RolePlan) -> Result<(), Stop> {
         let mut notified = BTreeSet::new();
         for (at, planned) in role.resources.iter().enumerate() {
-            if self.context.interrupt() >= Interrupt::AfterStep {
-                return Err(Stop::Interrupted);
-            }
+            self.go_on(role)?;
             if self.resource(role, planned, &role.resources[at + 1..]).await? {
                 notified.extend(planned.notify.iter().cloned());
             }
@@ -156,6 +155,7 @@ impl<'a> Run<'a> {
         let (reboots, others): (Vec<_>, Vec<_>) =
             notified.iter().map(|n| &role.handlers[n]).partition(|h| h.action == Action::Reboot);
         for handler in others.into_iter().chain(reboots) {
+            self.go_on(role)?;
             self.handler(role, handler).await?;
         }
         Ok(())
@@ -176,6 +176,20 @@ impl<'a> Run<'a> {
         // Those of this role are not among them: it is taken out while it is worked on.
         questions.extend(self.questions());
         self.ask(&questions).await
+    }
+
+    /// Whether the next thing may be begun.
+    fn go_on(&self, role: &RolePlan) -> Result<(), Stop> {
+        if self.context.interrupt() >= Interrupt::AfterStep {
+            return Err(Stop::Interrupted);
+        }
+        match self.context.failed_elsewhere(&self.target.node) {
+            None => Ok(()),
+            Some(failed) => Err(self
+                .failure(role, None, format!("stopped here, because {failed} failed"))
+                .hint(format!("mend {failed}, then run again: what is done stays done"))
+                .into()),
+        }
     }
 
     /// Whether it differed.
@@ -346,7 +360,8 @@ impl<'a> Run<'a> {
         if let Some(node) = &handler.cluster
             && self.is_due(role, handler).await?
         {
-            turn = Some(context.peers.turn().await);
+            turn = context.peers.turn(!node.drain).await;
+            self.go_on(role)?;
             cluster = self.take_out(role, node).await?;
         }
         let probe = Probe::new([]).after(step::handler(&role.name, handler));
@@ -364,13 +379,16 @@ impl<'a> Run<'a> {
         if handler.undo.is_some() {
             self.confirm_login(role, handler).await?;
         }
+        let mut ready = Ready::default();
         if text.trim_end() == "rebooting" {
+            // The node's last word stands in the cluster for a while.
+            ready.rebooted_since = Some(self.seen.facts.boot_id.clone());
             self.wait_for_reboot(role).await?;
             // Strikes the mark off: the boot id is a new one now.
             self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
         }
         if let (Some(node), Some(cluster)) = (&handler.cluster, &cluster) {
-            self.bring_back(role, handler, node, cluster).await?;
+            self.bring_back(role, handler, node, cluster, &ready).await?;
         }
         drop(turn);
         let facts = std::mem::take(&mut self.seen.facts);

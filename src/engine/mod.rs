@@ -12,7 +12,7 @@ pub mod step;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
@@ -68,6 +68,10 @@ pub struct Options {
     pub artifacts: Arc<Store>,
     /// Reaches the servers of a cluster, also those that are not part of the run.
     pub peers: peers::Connector,
+    /// Begin nothing on other nodes once one has failed.
+    pub stop_at_failure: bool,
+    /// How many nodes of a cluster may be out of service at the same time; at least 1.
+    pub out_at_once: usize,
 }
 
 /// What a run came to.
@@ -90,11 +94,19 @@ struct Context {
     artifacts: Arc<Store>,
     peers: Peers,
     events: Events,
+    stop_at_failure: bool,
+    /// The node that failed first.
+    failed: OnceLock<String>,
 }
 
 impl Context {
     fn interrupt(&self) -> Interrupt {
         *self.interrupt.borrow()
+    }
+
+    /// The node because of whose failure nothing may be begun any more.
+    fn failed_elsewhere(&self, node: &str) -> Option<&str> {
+        self.failed.get().map(String::as_str).filter(|failed| self.stop_at_failure && *failed != node)
     }
 }
 
@@ -210,8 +222,10 @@ pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outc
         interrupt: options.interrupt,
         redact: options.redact,
         artifacts: options.artifacts,
-        peers: Peers::new(options.peers),
+        peers: Peers::with_places(options.peers, options.out_at_once),
         events: events.clone(),
+        stop_at_failure: options.stop_at_failure,
+        failed: OnceLock::new(),
     });
     let mut outcome = Outcome { nodes: targets.len(), ..Outcome::default() };
     let mut tasks = tokio::task::JoinSet::new();
@@ -267,6 +281,8 @@ async fn node(target: &Target, stages: &Stages, forks: &Semaphore, context: &Con
             (false, true)
         }
         Err(Stop::Failed(failure)) => {
+            // Only the first is remembered; the others failed because of it, or are told of it.
+            let _ = context.failed.set(node.clone());
             let failed = Event::NodeFailed { node, failure: *failure, summary: summary.clone() };
             context.events.emit(failed);
             (true, false)

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::Connecting;
 use crate::kube::{self, Cluster};
@@ -13,10 +13,12 @@ use crate::transport::{self, Transport};
 /// Connects to a node of the inventory, by its name.
 pub type Connector = Arc<dyn Fn(&str) -> Connecting + Send + Sync>;
 
-pub(super) struct Peers {
+/// Connections to nodes by name, and whose turn it is to be out of service.
+pub struct Peers {
     connect: Connector,
     open: Mutex<HashMap<String, Peer>>,
-    turn: Mutex<()>,
+    out_at_once: u32,
+    places: Semaphore,
 }
 
 #[derive(Clone)]
@@ -27,12 +29,20 @@ struct Peer {
 
 impl Peers {
     pub fn new(connect: Connector) -> Self {
-        Self { connect, open: Mutex::default(), turn: Mutex::new(()) }
+        Self::with_places(connect, 1)
     }
 
-    /// Held while a node of the cluster is taken out of service: one after another.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// `out_at_once`: how many nodes may be out of service at the same time.
+    pub fn with_places(connect: Connector, out_at_once: usize) -> Self {
+        let out_at_once = u32::try_from(out_at_once.max(1)).unwrap_or(u32::MAX);
+        let places = Semaphore::new(out_at_once as usize);
+        Self { connect, open: Mutex::default(), out_at_once, places }
+    }
+
+    /// Held while a node of the cluster is out of service. `alone`: no other one may be, as for a server. `None` once
+    /// the run is over.
+    pub async fn turn(&self, alone: bool) -> Option<SemaphorePermit<'_>> {
+        self.places.acquire_many(if alone { self.out_at_once } else { 1 }).await.ok()
     }
 
     pub async fn transport(&self, node: &str) -> Result<Arc<dyn Transport>, transport::Error> {

@@ -68,6 +68,18 @@ pub enum Progress {
     },
 }
 
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Begun { pods: 1 } => write!(f, "draining: 1 pod to evict"),
+            Self::Begun { pods } => write!(f, "draining: {pods} pods to evict"),
+            Self::Evicted { pod } => write!(f, "draining: {pod} evicted"),
+            Self::Held { pod, why } => write!(f, "draining: {pod} is held: {why}"),
+            Self::Gone { pod, left } => write!(f, "draining: {pod} is gone, {left} left"),
+        }
+    }
+}
+
 /// A pod that must not be evicted without being told so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

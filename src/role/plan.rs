@@ -198,7 +198,8 @@ impl Planner<'_> {
     fn cluster_node(&mut self, spec: &ClusterSpec, context: &Context) -> Option<ClusterNode> {
         let (server, name) = (self.text(&spec.server, context), self.text(&spec.name, context));
         let drain = spec.drain.as_ref().is_some_and(|drain| self.condition(drain, context));
-        Some(ClusterNode { server: server?, name: name?, drain })
+        let server = server.filter(|server| !server.is_empty())?;
+        Some(ClusterNode { server, name: name?, drain })
     }
 
     /// A condition with a mistake in it does not hold.

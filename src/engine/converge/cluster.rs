@@ -84,12 +84,17 @@ impl Run<'_> {
         node: &ClusterNode,
     ) -> Result<Option<Cluster>, Stop> {
         let work = async {
-            let cluster = self.context.peers.cluster(&node.server).await?;
+            let cluster = match self.context.peers.cluster(&node.server).await {
+                Ok(cluster) => cluster,
+                // There is no cluster yet that it could be missed in.
+                Err(kube::Error::NoKubeconfig { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
             if cluster.node(&node.name).await?.is_none() {
                 return Ok(None);
             }
             if node.drain {
-                let progress = |step: drain::Progress| self.say(role, &describe(&step));
+                let progress = |step: drain::Progress| self.say(role, &step.to_string());
                 // What is in emptyDir volumes goes with its pod, as in any eviction: refusing because of it would leave
                 // no way to restart a node.
                 let options = DrainOptions { delete_emptydir: true, ..DrainOptions::default() };
@@ -107,10 +112,11 @@ impl Run<'_> {
         handler: &Handler,
         node: &ClusterNode,
         cluster: &Cluster,
+        ready: &Ready,
     ) -> Result<(), Stop> {
         let progress = |still: &str| self.say(role, &format!("{}: {still}", handler.name));
         let work = async {
-            cluster.wait_ready(&node.name, &Ready::default(), READY_LIMIT, &progress).await?;
+            cluster.wait_ready(&node.name, ready, READY_LIMIT, &progress).await?;
             cluster.bring_back(&node.name).await
         };
         work.await.map(|_| ()).map_err(|e| self.cluster_failure(role, None, &e))
@@ -127,14 +133,5 @@ impl Run<'_> {
             failure.output = events.clone();
         }
         failure.into()
-    }
-}
-
-fn describe(step: &drain::Progress) -> String {
-    match step {
-        drain::Progress::Begun { pods } => format!("draining: {pods} pods to evict"),
-        drain::Progress::Evicted { pod } => format!("draining: {pod} evicted"),
-        drain::Progress::Held { pod, why } => format!("draining: {pod} is held: {why}"),
-        drain::Progress::Gone { pod, left } => format!("draining: {pod} is gone, {left} left"),
     }
 }

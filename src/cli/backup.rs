@@ -1,0 +1,74 @@
+//! `datahub backup` and `datahub restore`: what the cluster knows, kept and put back.
+
+use std::path::PathBuf;
+
+use super::cluster::{self, confirm_by_name, problem, report, stamp};
+use super::problem::Problem;
+use super::session::Login;
+use super::{Exit, Global, Ui};
+use crate::cluster::backup;
+
+/// Save the cluster's datastore and tokens into a file here
+///
+/// K3s runs on meanwhile. The file holds every Secret of the cluster: it is for you alone (0600), and belongs into no
+/// repository. The server keeps its newest five as well.
+#[derive(clap::Args)]
+pub struct Backup {
+    /// The folder for it [default: backups/ beside the inventory]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    login: Login,
+}
+
+impl Backup {
+    pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
+        let cluster = cluster::open(global, &self.login, ui).await?;
+        let inventory = &cluster.project.inventory;
+        let api = cluster.access.api().await.map_err(problem)?;
+        let version = api.server_version().await.map_err(|error| problem(error.into()))?;
+        let folder = self.to.unwrap_or_else(|| inventory.dir.join("backups"));
+        let name = &inventory.cluster.name;
+        let saved = backup::save(&cluster.access, name, &version, &stamp(), &folder, &report(ui)).await;
+        let saved = saved.map_err(problem)?;
+        ui.line(&format!("{} ({})", saved.path.display(), crate::artifact::size(saved.size)));
+        Ok(Exit::Done)
+    }
+}
+
+/// Put a backup in the place of the cluster's datastore
+///
+/// Asks for the cluster's name first. What the cluster knows now stays on the server, beside it; what has changed
+/// since the backup is lost to the cluster, what is in volumes is not touched.
+#[derive(clap::Args)]
+pub struct Restore {
+    /// A file that `datahub backup` has made
+    file: PathBuf,
+    /// Do not ask for the cluster's name
+    #[arg(short, long, help_heading = "Run")]
+    yes: bool,
+    #[command(flatten)]
+    login: Login,
+}
+
+impl Restore {
+    pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
+        let cluster = cluster::open(global, &self.login, ui).await?;
+        let name = &cluster.project.inventory.cluster.name;
+        let about = backup::bring(&cluster.access, &self.file).await.map_err(problem)?;
+        if about.cluster != *name {
+            return Err(Problem::usage(
+                format!("{} is of the cluster {}, not of {name}", self.file.display(), about.cluster),
+                "name a backup of this cluster",
+            ));
+        }
+        let destroys = format!(
+            "this takes the cluster {name} back to {} (made with {}): what was changed since is lost",
+            self.file.display(),
+            about.version
+        );
+        confirm_by_name(ui, &destroys, name, self.yes)?;
+        backup::restore(&cluster.access, &stamp(), &report(ui)).await.map_err(problem)?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,71 @@
+//! What the commands for a whole cluster share: the way to it, its steps on the screen, and the question before
+//! something is destroyed.
+
+use std::sync::Arc;
+
+use super::problem::Problem;
+use super::project::Project;
+use super::session::{self, Login};
+use super::{Global, Ui};
+use crate::cluster::{self, Access, DATA_DIR, Members};
+use crate::engine::peers::Peers;
+use crate::inventory::{Vars, vars};
+use crate::role;
+
+/// A project and the cluster it describes.
+pub struct Cluster {
+    pub project: Project,
+    pub access: Access,
+}
+
+/// Reads the project and makes ready to reach its cluster. Connects to nothing yet.
+pub async fn open(global: &Global, login: &Login, ui: &Ui) -> anyhow::Result<Cluster> {
+    let project = Project::load(global, ui)?.in_lab(global, ui).await?;
+    let options = login.options(ui)?;
+    let inventory = &project.inventory;
+    let members = Members::of(inventory, |node| {
+        let declared = role::declarations(&project.roles, node);
+        // Mistakes in variables were reported when the project was loaded.
+        let merged = vars::merged(inventory, node, &declared, &Vars::new()).ok();
+        let value = merged.and_then(|merged| Some(merged.get("k3s_data_dir")?.0.as_str()?.to_owned()));
+        value.unwrap_or_else(|| DATA_DIR.to_owned())
+    });
+    members.first().map_err(problem)?;
+    let connector = session::connector(Arc::new(inventory.clone()), options);
+    Ok(Cluster { access: Access { members, peers: Arc::new(Peers::new(connector)) }, project })
+}
+
+/// Steps as lines: who, and what.
+pub fn report(ui: &Ui) -> impl Fn(&str, &str) + Send + Sync + use<> {
+    let ui = ui.clone();
+    move |node, what| ui.status(node, what)
+}
+
+pub fn problem(error: cluster::Error) -> anyhow::Error {
+    let hint = error.hint.clone().unwrap_or_else(|| "run again: what was done stays done".into());
+    Problem::failed(error.to_string(), hint)
+}
+
+/// Asks for the cluster's name before something is destroyed. `yes`: it was agreed to on the command line.
+pub fn confirm_by_name(ui: &Ui, destroys: &str, cluster: &str, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    ui.warning(destroys);
+    let question = crate::transport::prompt::Question {
+        text: format!("To go on, type the name of the cluster ({cluster})"),
+        echo: true,
+    };
+    match ui.prompter().ask(&question) {
+        Some(answer) if answer.trim() == cluster => Ok(()),
+        Some(_) => {
+            Err(Problem::failed("that is not its name: nothing was changed", "run again to try once more"))
+        }
+        None => Err(Problem::usage("there is no terminal to ask on", "to agree beforehand: --yes")),
+    }
+}
+
+/// `20261125T230000Z`, for names of files.
+pub fn stamp() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}

@@ -1,0 +1,279 @@
+//! Saving what the cluster knows, and putting it back: the datastore and the tokens, without which it cannot be read.
+//!
+//! A backup is one archive, made by the first server while K3s runs: `backup` (lines `key=value`: cluster, version,
+//! kind, time), `token`, `agent-token`, and `state.db` (SQLite) or `snapshot` (embedded etcd). It holds every Secret of
+//! the cluster: files are 0600, here and on the server, which keeps its newest ones too.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Access, Error, Member, Report};
+use crate::checksum::sha256_hex;
+use crate::kube::node::Ready;
+use crate::shell::quote;
+use crate::transport::{Feed, Feeding, Input, Script};
+
+/// Where a server keeps its backups.
+const FOLDER: &str = "/var/lib/datahub/backups";
+/// So many of them.
+const KEPT: u32 = 5;
+/// A large database on a slow disk takes minutes.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// How much is fetched at a time, in MiB: below what a transport takes for one answer.
+const PIECE: u64 = 16;
+/// How long a restored cluster may take to be whole again.
+const READY: Duration = Duration::from_secs(600);
+
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    pub sha256: String,
+}
+
+/// Makes a backup and brings it into a folder of this machine.
+pub async fn save(
+    access: &Access,
+    cluster: &str,
+    version: &str,
+    stamp: &str,
+    folder: &Path,
+    report: Report<'_>,
+) -> Result<Backup, Error> {
+    let server = access.members.first()?;
+    let name = format!("{cluster}-{stamp}.tar.gz");
+    report(&server.node, "saving the datastore");
+    let made =
+        access.sh(&server.node, "back up the cluster", &make(server, cluster, version, &name), LIMIT).await?;
+    let (sha256, size) = made
+        .trim()
+        .split_once(' ')
+        .and_then(|(sum, size)| Some((sum.to_owned(), size.parse::<u64>().ok()?)))
+        .ok_or_else(|| Error::on(&server.node, format!("the backup's checksum makes no sense: {made:?}")))?;
+    report(&server.node, &format!("fetching {}", crate::artifact::size(size)));
+    let bytes = fetch(access, server, &name, size).await?;
+    if sha256_hex(&bytes) != sha256 {
+        return Err(Error::on(&server.node, "the backup arrived broken").hint("run again"));
+    }
+    let path = folder.join(&name);
+    write(&path, &bytes).map_err(|error| Error::new(format!("cannot write {}: {error}", path.display())))?;
+    Ok(Backup { path, size, sha256 })
+}
+
+/// In pieces: a database may be larger than what one answer can hold.
+async fn fetch(access: &Access, server: &Member, name: &str, size: u64) -> Result<Vec<u8>, Error> {
+    let transport = access.transport(&server.node).await?;
+    let path = quote(&format!("{FOLDER}/{name}"));
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < size {
+        let skip = bytes.len() as u64 / (1024 * 1024);
+        let script = format!("dd if={path} bs=1M skip={skip} count={PIECE} 2>/dev/null");
+        let script = Script::new(script).timeout(LIMIT);
+        let output = transport.run(&script).await.map_err(|error| Error::transport(&server.node, &error))?;
+        if output.stdout.is_empty() {
+            return Err(
+                Error::on(&server.node, "the backup went away while it was fetched").hint("run again")
+            );
+        }
+        bytes.extend(output.stdout);
+    }
+    Ok(bytes)
+}
+
+/// Whole or not at all, and for the owner only.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let part = path.with_extension("part");
+    let mut file =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)
+}
+
+fn make(server: &Member, cluster: &str, version: &str, name: &str) -> String {
+    format!(
+        r#"umask 077
+data={data}; folder={FOLDER}
+mkdir -p -m 0700 -- "$folder" || exit 1
+work=$(mktemp -d "$folder/.new.XXXXXX") || exit 1
+trap 'rm -rf -- "$work"' EXIT
+if [ -d "$data/server/db/etcd" ]; then
+  kind=etcd
+  k3s etcd-snapshot save --data-dir "$data" --name datahub >&2 || exit 1
+  newest=$(ls -t -- "$data"/server/db/snapshots/datahub-* 2>/dev/null | head -1)
+  [ -n "$newest" ] || {{ echo 'K3s made no snapshot' >&2; exit 1; }}
+  mv -- "$newest" "$work/snapshot" || exit 1
+else
+  kind=sqlite
+  db="$data/server/db/state.db"
+  [ -s "$db" ] || {{ echo "$db does not exist: is K3s there, and with which datastore?" >&2; exit 1; }}
+  command -v sqlite3 >/dev/null || {{ echo 'sqlite3 is not installed; provision this node' >&2; exit 1; }}
+  sqlite3 -cmd '.timeout 30000' "$db" ".backup '$work/state.db'" >&2 || exit 1
+  [ "$(sqlite3 "$work/state.db" 'PRAGMA integrity_check;')" = ok ] || {{ echo "$db is damaged: its integrity check fails" >&2; exit 1; }}
+fi
+for token in token agent-token; do cp -- "/etc/rancher/k3s/$token" "$work/$token" || exit 1; done
+printf 'cluster=%s\nversion=%s\nkind=%s\nserver=%s\n' {cluster} {version} "$kind" {node} >"$work/backup"
+tar -C "$work" -czf "$folder/.{name}.part" . && sync -- "$folder/.{name}.part" && mv -- "$folder/.{name}.part" "$folder/{name}" || exit 1
+ls -t -- "$folder"/*.tar.gz | tail -n +{next} | while IFS= read -r old; do rm -f -- "$old"; done
+printf '%s %s\n' "$(sha256sum <"$folder/{name}" | cut -c1-64)" "$(stat -c %s "$folder/{name}")""#,
+        data = quote(&server.data_dir),
+        cluster = quote(cluster),
+        version = quote(version),
+        node = quote(&server.name),
+        next = KEPT + 1,
+    )
+}
+
+/// What a backup says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    pub cluster: String,
+    pub version: String,
+}
+
+struct Archive {
+    bytes: Vec<u8>,
+}
+
+impl Input for Archive {
+    fn open<'a>(&'a self, _: &'a str) -> Feeding<'a> {
+        let bytes = self.bytes.clone();
+        Box::pin(async move { Ok(Box::new(std::io::Cursor::new(bytes)) as Feed) })
+    }
+}
+
+/// Brings a backup to the server and reads what it says of itself. Nothing is changed yet.
+pub async fn bring(access: &Access, file: &Path) -> Result<About, Error> {
+    let server = access.members.first()?;
+    let bytes = std::fs::read(file)
+        .map_err(|error| Error::new(format!("cannot read {}: {error}", file.display())))?;
+    let transport = access.transport(&server.node).await?;
+    let script = format!(
+        "umask 077\nmkdir -p -m 0700 -- {FOLDER} && rm -rf -- {FOLDER}/.restore && mkdir -- {FOLDER}/.restore || exit 1\n\
+         echo ready\n\
+         head -c {size} >{FOLDER}/.restore/archive || exit 1\n\
+         [ \"$(sha256sum <{FOLDER}/.restore/archive | cut -c1-64)\" = {sum} ] || {{ echo 'it arrived broken' >&2; exit 1; }}\n\
+         cd {FOLDER}/.restore && tar -xzf archive && rm -f archive && [ -s backup ] && [ -s token ] || {{ echo 'it is no backup made by datahub' >&2; exit 1; }}\n\
+         cat backup",
+        size = bytes.len(),
+        sum = sha256_hex(&bytes),
+    );
+    let output = transport.feed(&Script::new(script).timeout(LIMIT), &Archive { bytes }).await;
+    let output = output.map_err(|error| Error::transport(&server.node, &error))?;
+    if output.status != 0 {
+        let said = super::printable(String::from_utf8_lossy(&output.stderr).trim());
+        return Err(Error::on(&server.node, format!("cannot take {}: {said}", file.display())));
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let field = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        super::printable(line.unwrap_or_default())
+    };
+    Ok(About { cluster: field("cluster"), version: field("version") })
+}
+
+/// Puts what [`bring`] has brought in the place of the cluster's datastore, and waits until the cluster is whole. What
+/// was there stays beside it.
+pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result<(), Error> {
+    let server = access.members.first()?;
+    // Others would give the restored server their newer members.
+    for other in access.members.servers().skip(1) {
+        report(&other.node, "stopping K3s");
+        let aside = set_aside(other, stamp);
+        access.sh(&other.node, "stop K3s", &aside, LIMIT).await?;
+    }
+    report(&server.node, "restoring the datastore");
+    access.sh(&server.node, "restore the datastore", &put_back(server, stamp), LIMIT).await?;
+    let api = access.api().await?;
+    api.wait_readyz(READY, &|missing| report(&server.node, missing)).await?;
+    for member in access.members.0.iter().filter(|member| member.node != server.node) {
+        // A kubelet registers its node only when it starts.
+        report(&member.node, "restarting K3s");
+        let restart = format!("systemctl restart {}", member.unit());
+        access.sh(&member.node, "restart K3s", &restart, READY).await?;
+    }
+    for member in &access.members.0 {
+        api.wait_ready(&member.name, &Ready::default(), READY, &|why| report(&member.node, why)).await?;
+        report(&member.node, "Ready");
+    }
+    Ok(())
+}
+
+/// Another server's copy of the datastore, moved away: it joins anew.
+fn set_aside(server: &Member, stamp: &str) -> String {
+    format!(
+        "data={data}\nsystemctl stop k3s.service || exit 1\n\
+         [ ! -e \"$data/server/db\" ] || mv -- \"$data/server/db\" \"$data/server/db.before-restore-{stamp}\"",
+        data = quote(&server.data_dir)
+    )
+}
+
+/// If anything fails, what was there is put back, and K3s started with it.
+fn put_back(server: &Member, stamp: &str) -> String {
+    format!(
+        r#"umask 077
+data={data}; from={FOLDER}/.restore; old="$data/server/db.before-restore-{stamp}"
+[ -s "$from/backup" ] || {{ echo 'no backup was brought' >&2; exit 1; }}
+systemctl stop k3s.service || exit 1
+undo() {{
+  [ ! -d "$old" ] || {{ rm -rf -- "$data/server/db"; mv -- "$old" "$data/server/db"; }}
+  for token in token agent-token; do
+    [ ! -e "/etc/rancher/k3s/$token.before-restore" ] || mv -f -- "/etc/rancher/k3s/$token.before-restore" "/etc/rancher/k3s/$token"
+  done
+  systemctl start k3s.service
+  echo "$1; what was there before was put back" >&2
+  exit 1
+}}
+mkdir -p -- "$data/server" || undo 'no room'
+[ ! -e "$data/server/db" ] || mv -- "$data/server/db" "$old" || undo 'the old datastore cannot be moved'
+for token in token agent-token; do
+  [ ! -e "/etc/rancher/k3s/$token" ] || cp -p -- "/etc/rancher/k3s/$token" "/etc/rancher/k3s/$token.before-restore" || undo 'no room'
+  cp -- "$from/$token" "/etc/rancher/k3s/$token" || undo 'no room'
+done
+if [ -e "$from/snapshot" ]; then
+  mkdir -p -- "$data/server/db" || undo 'no room'
+  k3s server --cluster-reset --cluster-reset-restore-path="$from/snapshot" >"$from/log" 2>&1 || undo "K3s refused the snapshot: $(tail -1 "$from/log")"
+else
+  mkdir -p -- "$data/server/db" && cp -- "$from/state.db" "$data/server/db/state.db" && sync -- "$data/server/db/state.db" || undo 'no room'
+fi
+systemctl start k3s.service || undo 'K3s did not start with it'
+rm -rf -- "$from"; rm -f -- /etc/rancher/k3s/token.before-restore /etc/rancher/k3s/agent-token.before-restore"#,
+        data = quote(&server.data_dir)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dash_parses_every_script() {
+        let server =
+            Member { node: "s".into(), name: "s".into(), server: true, data_dir: "/var/lib/a b".into() };
+        for script in [
+            make(&server, "home", "v1.36.3+k3s1", "home-20260101T000000Z.tar.gz"),
+            set_aside(&server, "x"),
+            put_back(&server, "x"),
+        ] {
+            let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
+            assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+
+    #[test]
+    fn a_backup_is_for_the_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("new/backup.tar.gz");
+        write(&path, b"x").expect("written");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path().join("new")).expect("listed").count(), 1);
+    }
+}

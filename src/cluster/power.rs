@@ -1,0 +1,101 @@
+//! Switching the cluster off: agents before servers, and what all of them need (storage) last.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::{Access, Error, Report};
+use crate::transport::Script;
+
+/// How long a machine may take to go down: the kubelet gives pods their time, mounts are let go.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks whether it is gone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The nodes in the order they are switched off: each stage together, the next when all of it is off.
+pub fn stages(access: &Access, nodes: &[String], last: &[String]) -> Vec<Vec<String>> {
+    let is_server = |node: &&String| access.members.get(node).is_some_and(|member| member.server);
+    let (last, others): (Vec<&String>, Vec<&String>) = nodes.iter().partition(|node| last.contains(node));
+    let (servers, agents): (Vec<&String>, Vec<&String>) = others.into_iter().partition(is_server);
+    let stages = [agents, servers, last].into_iter().filter(|stage| !stage.is_empty());
+    stages.map(|stage| stage.into_iter().cloned().collect()).collect()
+}
+
+/// Switches nodes off, stage by stage, and waits until they are. A stage of which one stays on ends it: what that
+/// one needs must not be taken away.
+pub async fn shut_down(access: &Access, stages: &[Vec<String>], report: Report<'_>) -> Result<(), Error> {
+    for stage in stages {
+        let mut going = JoinSet::new();
+        for node in stage {
+            report(node, "shutting down");
+            let (node, peers) = (node.clone(), access.peers.clone());
+            going.spawn(async move {
+                let gone = async {
+                    let transport = peers.transport(&node).await.map_err(|e| Error::transport(&node, &e))?;
+                    // The answer comes before the machine goes.
+                    let script = "setsid sh -c 'sleep 0.5; systemctl poweroff || poweroff' >/dev/null 2>&1 </dev/null &";
+                    transport.run(&Script::new(script)).await.map_err(|e| Error::transport(&node, &e))?;
+                    let started = Instant::now();
+                    while transport.log_in_anew().await.is_ok() {
+                        if started.elapsed() > LIMIT {
+                            return Err(Error::on(&node, format!("it still runs after {} s", LIMIT.as_secs()))
+                                .hint("look at its console; then run again: those that are off stay off"));
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    Ok(())
+                };
+                let result = gone.await;
+                (node, result)
+            });
+        }
+        let mut failed = None;
+        while let Some(Ok((node, result))) = going.join_next().await {
+            match result {
+                Ok(()) => report(&node, "off"),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::{Member, Members};
+    use crate::engine::peers::Peers;
+
+    #[test]
+    fn agents_go_before_servers_and_storage_last() {
+        let member = |node: &str, server| Member {
+            node: node.into(),
+            name: node.into(),
+            server,
+            data_dir: String::new(),
+        };
+        let nowhere: crate::engine::peers::Connector =
+            Arc::new(|_| Box::pin(async { Err(crate::transport::Error::Other("none".into())) }));
+        let access = Access {
+            members: Members(vec![
+                member("s", true),
+                member("a", false),
+                member("nas", false),
+                member("b", false),
+            ]),
+            peers: Arc::new(Peers::new(nowhere)),
+        };
+        let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+        let all = words(&["s", "a", "nas", "b", "other"]);
+        assert_eq!(
+            stages(&access, &all, &words(&["nas"])),
+            [words(&["a", "b", "other"]), words(&["s"]), words(&["nas"])]
+        );
+        assert_eq!(stages(&access, &words(&["s"]), &[]), [words(&["s"])]);
+    }
+}
