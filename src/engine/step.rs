@@ -29,6 +29,9 @@ impl Lock {
     }
 }
 
+/// Seconds without a beat after which a node takes the holder of its lock for gone.
+const HOLDER_LIMIT: u32 = 40;
+
 /// Seconds a node is asked to wait for a left-over step before it says that there is one.
 const LEFT_OVER_WAIT: u32 = 5;
 
@@ -63,8 +66,8 @@ printf '%s\n' {owner} {id} $$ >/run/datahub/owner
   case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
 done
 echo locked
-# Not with the lock: who holds it can then be ended by ending this shell.
-cat >/dev/null 8>&-"#
+# Until the input ends or the beats stay out. Not with the lock: it goes when this shell does.
+while [ -n "$(timeout {HOLDER_LIMIT} dd bs=64 count=1 2>/dev/null 8>&-)" ]; do :; done"#
     )
 }
 
@@ -106,6 +109,12 @@ pub fn long(role: &str, notify: &[String], what: &str, shell: &str, id: &str) ->
         .replace("WHAT", &quote(what))
         .replace("MARK", &mark(role, notify))
         .replace("SCRIPT", &emit(shell.as_bytes()))
+}
+
+/// Prints the last line that a long step has printed so far.
+pub fn last_line(id: &str) -> String {
+    let out = quote(&format!("/run/datahub/step-{id}/out"));
+    format!("tail -c 2000 {out} 2>/dev/null | tr '\\r' '\\n' | grep . | tail -n 1")
 }
 
 const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
@@ -261,6 +270,7 @@ mod tests {
         for script in [
             lock("me", "run-1"),
             lock_again("me", "run-1"),
+            last_line("run-1-1"),
             short("base", &notify, "file /it's", "cat <<'X'\n)\nX"),
             long("base", &notify, "package it's", "echo hi", "1"),
             super::handler("base", &handler),

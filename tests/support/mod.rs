@@ -123,6 +123,11 @@ impl Fixture {
     /// The built binary, to be run against the machines. A home of its own keeps this computer's SSH
     /// configuration, agent and records out of the test.
     pub fn datahub(&self, args: &[&str]) -> assert_cmd::Command {
+        assert_cmd::Command::from_std(self.command(args))
+    }
+
+    /// The same, to be started and looked at while it goes.
+    pub fn command(&self, args: &[&str]) -> Command {
         let home = self.dir().join("home");
         std::fs::create_dir_all(&home).expect("made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_datahub"));
@@ -131,6 +136,6 @@ impl Fixture {
         for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
             command.env_remove(variable);
         }
-        assert_cmd::Command::from_std(command)
+        command
     }
 }
