@@ -573,13 +573,27 @@ impl<'a> Run<'a> {
         if probe.is_empty() {
             return Ok(());
         }
-        let output = self
-            .run(&Script::new(probe.script()))
-            .await
-            .map_err(|e| transport_failure("look at the node", &e))?;
+        let output = self.run(&Script::new(probe.script())).await.map_err(|e| self.unasked(questions, &e))?;
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
         self.seen.extend(answers);
         Ok(())
+    }
+
+    /// Nothing came back. Of all questions only a command's guard is somebody else's shell, which may hang.
+    fn unasked(&self, questions: &[Question], error: &transport::Error) -> Stop {
+        let stop = transport_failure("look at the node", error);
+        let mut guarded = self.plan.roles.iter().flat_map(|role| &role.resources).filter(|planned| {
+            let asks = planned.resource.questions();
+            asks.iter().any(|q| matches!(q, Question::Guard(_)) && questions.contains(q))
+        });
+        match (stop, error) {
+            (Stop::Failed(failure), transport::Error::Timeout(_)) => {
+                let names: Vec<String> = guarded.by_ref().map(Planned::label).collect();
+                let hint = format!("a guard (`unless`) may hang; these have one: {}", names.join(", "));
+                Stop::Failed(Box::new(if names.is_empty() { *failure } else { failure.hint(hint) }))
+            }
+            (stop, _) => stop,
+        }
     }
 
     /// Runs an idempotent script; over a new connection if the old one was lost.

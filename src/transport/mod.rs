@@ -57,7 +57,7 @@ pub enum Error {
     #[error("cannot reach {address}: {why}")]
     Unreachable { address: String, why: String },
     #[error("the host key of {host} has changed: expected {expected}, got {actual}")]
-    HostKeyChanged { host: String, expected: String, actual: String },
+    HostKeyChanged { host: String, expected: String, actual: String, pinned: bool },
     #[error("the host key of {host} is not known ({fingerprint})")]
     HostKeyUnknown { host: String, fingerprint: String },
     #[error("the host key of {host} is revoked")]
@@ -91,6 +91,10 @@ impl Error {
         Some(match self {
             Self::Unreachable { .. } => {
                 "is the machine on, and is `host` right in the inventory? Try: ssh with the same address"
+                    .into()
+            }
+            Self::HostKeyChanged { pinned: true, .. } => {
+                "if the machine was installed anew, check its key on its own console, then correct `host_key` in the inventory; otherwise someone may be listening"
                     .into()
             }
             Self::HostKeyChanged { host, .. } => format!(

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{CUT, FILE, Running, alpha, converges, in_network, settled, wait};
 
 /// A file whose write stops half-way, as long as /root/hold is there.
-const SLOW_FILE: &str = "[[resource]]\ntype = \"file\"\npath = \"/etc/tested\"\ncontent = \"tested\\n\"\nvalidate = \"sh /root/slow {}\"\n";
+const SLOW_FILE: &str = "[[resource]]\n[resource.file]\npath = \"/etc/tested\"\ncontent = \"tested\\n\"\nvalidate = \"sh /root/slow {}\"\n";
 
 /// A command that goes on until somebody makes /root/go.
-const WAITS: &str = "[[resource]]\ntype = \"command\"\nname = \"waits\"\ncreates = \"/etc/done\"\n\
+const WAITS: &str = "[[resource]]\n[resource.command]\nname = \"waits\"\ncreates = \"/etc/done\"\n\
      run = '''\ntouch /run/inside\nwhile [ ! -e /root/go ]; do sleep 0.1; done\ntouch /etc/done'''\n";
 
 /// Ends the shells that steps run in, and what they run, without a word.
@@ -40,7 +40,7 @@ fn a_connection_that_breaks_in_a_step_leaves_nothing_half_written() {
 
 #[test]
 fn a_long_step_survives_the_connection_and_is_picked_up() {
-    let Some(lab) = alpha("long", "[[resource]]\ntype = \"package\"\nnames = [\"hello\"]\n") else { return };
+    let Some(lab) = alpha("long", "[[resource]]\n[resource.package]\nnames = [\"hello\"]\n") else { return };
     // Longer than a lock is waited for when a connection is opened anew.
     lab.sh(
         "alpha",

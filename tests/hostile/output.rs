@@ -43,11 +43,11 @@ fn output_without_end_is_an_error_and_fills_no_memory() {
         role(
             &lab,
             &format!(
-                "[[resource]]\ntype = \"command\"\nrun = \"yes endless\"\ncreates = \"/etc/made\"\n{long}"
+                "[[resource]]\n[resource.command]\nrun = \"yes endless\"\ncreates = \"/etc/made\"\n{long}"
             ),
         );
         let (ended, peak) = weighed(&lab);
-        ended.status(1).has(&["alpha", "command yes endless", "role.toml:2"]);
+        ended.status(1).has(&["alpha", "command yes endless", "role.toml:3"]);
         assert!(ended.text.matches("endless").count() < 60, "{}", ended.text);
         assert!((10..150).contains(&peak), "{peak} MiB");
         // Neither goes on on the node.
@@ -84,7 +84,7 @@ fn rubbish_before_the_answers_is_shown_and_nothing_is_done() {
     lab.sh("alpha", "usermod -s /bin/bash kim");
 
     // A tool in the place of another.
-    role(&lab, &format!("{FILE}[[resource]]\ntype = \"package\"\nnames = [\"hello\"]\n"));
+    role(&lab, &format!("{FILE}[[resource]]\n[resource.package]\nnames = [\"hello\"]\n"));
     lab.sh("alpha", "printf '#!/bin/sh\\necho I am not dpkg\\n' >/usr/local/bin/dpkg-query; chmod +x /usr/local/bin/dpkg-query");
     fails(&lab, &["dpkg-query", "I am not dpkg", "PATH"]);
     lab.sh("alpha", "rm /usr/local/bin/dpkg-query");
@@ -112,11 +112,11 @@ fn without_styles(text: &str) -> String {
 
 #[test]
 fn what_a_terminal_would_obey_is_shown_not_sent() {
-    let lists = "[[resource]]\ntype = \"package\"\nnames = [\"hello\"]\nversion = \"9\"\n\
-         [[resource]]\ntype = \"link\"\npath = \"/etc/linked\"\ntarget = \"/etc/hosts\"\n\
-         [[resource]]\ntype = \"line\"\npath = \"/etc/evil\"\nline = \"good\"\n";
+    let lists = "[[resource]]\n[resource.package]\nnames = [\"hello\"]\nversion = \"9\"\n\
+         [[resource]]\n[resource.link]\npath = \"/etc/linked\"\ntarget = \"/etc/hosts\"\n\
+         [[resource]]\n[resource.line]\npath = \"/etc/evil\"\nline = \"good\"\n";
     let fails_so = format!(
-        "[[resource]]\ntype = \"command\"\nname = \"evil\"\nrun = '''\nprintf '{EVIL}\\n'\nprintf 'on stderr {EVIL}\\n' >&2\nexit 3'''\ncreates = \"/etc/made\"\n"
+        "[[resource]]\n[resource.command]\nname = \"evil\"\nrun = '''\nprintf '{EVIL}\\n'\nprintf 'on stderr {EVIL}\\n' >&2\nexit 3'''\ncreates = \"/etc/made\"\n"
     );
     let Some(lab) = alpha("escapes", &format!("{lists}{FILE}")) else { return };
     lab.sh("alpha", &format!("printf '{EVIL}\\n' >/etc/tested; cp /etc/tested /etc/evil; ln -s \"$(printf '{EVIL}')\" /etc/linked"));
