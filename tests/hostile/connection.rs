@@ -13,7 +13,7 @@ const WAITS: &str = "[[resource]]\n[resource.command]\nname = \"waits\"\ncreates
 
 /// Ends the shells that steps run in, and what they run, without a word.
 const KILL_STEPS: &str = "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" in \
-     'sh -s '*|*'sh /root/slow'*) kill -9 ${p#/proc/};; esac; done; true";
+     'sh -s '*|'sh /root/slow '*) kill -9 ${p#/proc/};; esac; done; true";
 
 #[test]
 fn a_connection_that_breaks_in_a_step_leaves_nothing_half_written() {

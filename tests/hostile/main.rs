@@ -180,9 +180,9 @@ impl Running {
 #[track_caller]
 fn wait(lab: &Fixture, script: &str) {
     let waiting =
-        format!("n=0; until {{ {script}; }}; do n=$((n + 1)); [ $n -lt 300 ] || exit 1; sleep 0.1; done");
+        format!("n=0; until {{ {script}; }}; do n=$((n + 1)); [ $n -lt 1200 ] || exit 1; sleep 0.1; done");
     let output = lab.sh_output("alpha", "root", &waiting);
-    assert!(output.status.success(), "not so within 30 s: {script}");
+    assert!(output.status.success(), "not so within two minutes: {script}");
 }
 
 /// Ends the connections of the login user from the node's side, as a network that breaks would.
