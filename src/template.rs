@@ -91,6 +91,9 @@ impl Templates {
                 _ => Ok(value.to_string()),
             }
         });
+        environment.add_filter("to_yaml", |value: Value| {
+            serde_saphyr::to_string(&to_json(&value)?).map_err(|e| unfit(&e))
+        });
         for (name, source) in files {
             // A file that does not parse is reported by `check`; here it would hide the others.
             let _ = environment.add_template_owned(name.clone(), source.text.clone());

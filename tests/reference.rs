@@ -52,6 +52,13 @@ fn read_type(source: &str, type_name: &str) -> (String, Vec<Field>) {
             add(&mut doc, text);
         } else if line.starts_with("#[serde(") {
             optional |= line.contains("default");
+        } else if line.starts_with("pub(") {
+            // Not read from a table: set by the type that owns it.
+            doc.clear();
+        } else if line.starts_with("pub(") {
+            // Set by other types, never by a role.
+            doc.clear();
+            optional = false;
         } else if let Some((name, kind)) = line.trim_start_matches("pub ").split_once(": ") {
             let kind = kind.trim_end_matches(',');
             let inner = kind.strip_prefix("Option<").and_then(|k| k.strip_suffix('>'));
@@ -133,6 +140,10 @@ fn roles() {
         if !role.after.is_empty() {
             let after: Vec<String> = role.after.iter().map(|(name, _)| format!("`{name}`")).collect();
             let _ = write!(page, "Starts after {}.\n\n", after.join(", "));
+        }
+        if !role.include.is_empty() {
+            let included: Vec<String> = role.include.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let _ = write!(page, "Includes {}, and has its variables too.\n\n", included.join(", "));
         }
         page.push_str(&table(&role.vars));
     }

@@ -112,6 +112,25 @@ pub fn is_version(text: &str) -> bool {
         && numbers.iter().all(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
 }
 
+/// A release by its numbers, to tell a step forward from one back. Pre-releases come before their release.
+///
+/// `v1.36.3+k3s1` < `v1.36.3+k3s2` < `v1.37.0-rc1+k3s1` < `v1.37.0+k3s1`
+pub fn parse_version(tag: &str) -> Option<semver::Version> {
+    semver::Version::parse(tag.strip_prefix('v')?).ok()
+}
+
+/// Why one release may not follow another without further ado: another minor, or an older one. `None`: it may, or
+/// one of them is no release.
+pub fn leap(from: &str, to: &str) -> Option<&'static str> {
+    let (from, to) = (parse_version(from)?, parse_version(to)?);
+    match (to.major, to.minor).cmp(&(from.major, from.minor)) {
+        std::cmp::Ordering::Less => Some("an older minor release"),
+        std::cmp::Ordering::Greater => Some("another minor release"),
+        std::cmp::Ordering::Equal if to < from => Some("an older release"),
+        std::cmp::Ordering::Equal => None,
+    }
+}
+
 /// Reads the output of sha256sum: checksum and name of every file. Anything else in it is an error; a list that
 /// was cut or a page that says "log in first" must not pass for one.
 pub fn read_list(text: &str, from: &str) -> Result<Vec<(String, String)>, Error> {
@@ -167,6 +186,22 @@ mod tests {
                 (Err(seen), Err(wanted)) => assert!(seen.contains(wanted), "{text}: {seen}"),
                 other => panic!("{text}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn leaps() {
+        for (from, to, wanted) in [
+            ("v1.36.3+k3s1", "v1.36.3+k3s1", None),
+            ("v1.36.3+k3s1", "v1.36.3+k3s2", None),
+            ("v1.36.3+k3s1", "v1.36.10+k3s1", None),
+            ("v1.36.10+k3s1", "v1.36.9+k3s1", Some("an older release")),
+            ("v1.36.3+k3s1", "v1.36.3-rc1+k3s1", Some("an older release")),
+            ("v1.35.4+k3s1", "v1.36.3+k3s1", Some("another minor release")),
+            ("v1.36.3+k3s1", "v1.35.4+k3s1", Some("an older minor release")),
+            ("v1.36.3+k3s1", "main", None),
+        ] {
+            assert_eq!(leap(from, to), wanted, "{from} {to}");
         }
     }
 

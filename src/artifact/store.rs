@@ -48,6 +48,11 @@ impl Store {
         Self { cache, cells: Mutex::default() }
     }
 
+    /// Whether a file is in the cache already. It is only checked when it is fetched.
+    pub fn has(&self, artifact: &Artifact) -> bool {
+        self.cache.dir.join(&artifact.sha256).is_file()
+    }
+
     /// The file of an artifact: from the cache, else downloaded. Several callers at once cause one download, and
     /// only the first of them has it reported.
     pub async fn fetch(&self, artifact: &Artifact, report: Report) -> Result<Cached, Error> {

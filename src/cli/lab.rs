@@ -8,6 +8,7 @@ use serde_json::json;
 use super::problem::Problem;
 use super::project::Project;
 use super::{Exit, Global, Shape, Ui};
+use crate::artifact::store::Store;
 use crate::inventory::Inventory;
 use crate::lab::{self, DEFAULT, Machine, Progress, Stop};
 use crate::ui::Format;
@@ -23,7 +24,7 @@ pub struct Choice {
 impl Choice {
     /// With `--lab`: the inventory of the lab's machines. Those that are missing are made; one that was switched
     /// off stays off.
-    pub async fn stand_in(&self, inventory: Inventory, ui: &Ui) -> anyhow::Result<Inventory> {
+    pub async fn stand_in(&self, inventory: Inventory, cache: Store, ui: &Ui) -> anyhow::Result<Inventory> {
         let Some(name) = self.lab.clone() else { return Ok(inventory) };
         let reporter = ui.clone();
         blocking(move || {
@@ -50,7 +51,8 @@ impl Choice {
                     inventory.nodes.len()
                 ),
             );
-            Ok(lab.stand_in(&inventory))
+            let machines = lab.stand_in(&inventory);
+            Ok(lab.release(machines, &|artifact| cache.has(artifact), &report(&reporter))?)
         })
         .await
     }
@@ -72,7 +74,10 @@ pub struct Lab {
 #[derive(Subcommand)]
 enum Action {
     /// Bring up the machines of all nodes, or of those named
-    Up { nodes: Vec<String> },
+    Up {
+        /// Nodes of the inventory; all if none is named
+        nodes: Vec<String>,
+    },
     /// Stop the machines and remove all of the lab; the cached base images stay
     Down {
         /// Every lab there is
@@ -87,20 +92,24 @@ enum Action {
     },
     /// Log in to a machine, or run a command there
     Ssh {
+        /// A node of the lab
         node: String,
         /// Log in as this user instead of the inventory's
         #[arg(long)]
         user: Option<String>,
+        /// What to run there; without it a login shell
         #[arg(last = true)]
         command: Vec<String>,
     },
     /// Print an inventory of the machines: addresses, users, key
     Inventory {
+        /// For whom
         #[arg(long, value_name = "FORMAT", default_value = "toml")]
         format: Kind,
     },
     /// Switch machines off; their files stay
     Stop {
+        /// Nodes of the lab
         #[arg(required = true)]
         nodes: Vec<String>,
         /// As by pulling the plug
@@ -109,11 +118,13 @@ enum Action {
     },
     /// Switch machines on again
     Start {
+        /// Nodes of the lab
         #[arg(required = true)]
         nodes: Vec<String>,
     },
     /// Replace machines by fresh ones
     Reset {
+        /// Nodes of the lab
         #[arg(required = true)]
         nodes: Vec<String>,
     },
@@ -249,18 +260,24 @@ fn list(machines: &[Machine], format: Shape, ui: &Ui) {
 fn report(ui: &Ui) -> impl Fn(Progress) + Sync + use<> {
     let ui = ui.clone();
     move |progress| {
-        let verb = match &progress {
-            Progress::Installing { .. } => "Installing",
-            Progress::Waiting { .. } => "Waiting",
-            Progress::Building { .. } => "Building",
-            Progress::Built { .. } => "Built",
-            Progress::Network { .. } => "Network",
-            Progress::Starting { .. } => "Starting",
-            Progress::Ready { .. } => "Ready",
-            Progress::Stopping { .. } => "Stopping",
+        let (verb, text) = match &progress {
+            Progress::Installing { packages } => {
+                ("Installing", format!("{} on this computer", packages.join(", ")))
+            }
+            Progress::Waiting { on } => ("Waiting", format!("for another process: {on}")),
+            Progress::Building { release, log } => (
+                "Building",
+                format!("the base image of {release}, once, about a minute (log: {})", log.display()),
+            ),
+            Progress::Built { release } => ("Built", format!("the base image of {release}")),
+            Progress::Network { subnet } => ("Network", subnet.clone()),
+            Progress::Starting { node, address } => ("Starting", format!("{node} at {address}")),
+            Progress::Ready { node, address } => ("Ready", format!("{node} at {address}")),
+            Progress::Stopping { lab } => ("Stopping", format!("the lab {lab}")),
+            Progress::K3s { .. } => return ui.warning(&progress.to_string()),
             Progress::Note { .. } => return ui.note(&progress.to_string()),
         };
-        ui.status(verb, &progress.to_string());
+        ui.status(verb, &text);
     }
 }
 

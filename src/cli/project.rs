@@ -52,7 +52,8 @@ impl Project {
     /// With `--lab`: the same project, its hosts replaced by the lab's machines.
     #[cfg(feature = "lab")]
     pub async fn in_lab(mut self, global: &Global, ui: &Ui) -> anyhow::Result<Self> {
-        self.inventory = global.lab.stand_in(self.inventory, ui).await?;
+        let cache = self.artifacts();
+        self.inventory = global.lab.stand_in(self.inventory, cache, ui).await?;
         Ok(self)
     }
 

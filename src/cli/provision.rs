@@ -86,11 +86,13 @@ impl Run {
     async fn run(self, global: &Global, ui: &Ui, dry_run: bool, pending: Exit) -> anyhow::Result<Exit> {
         let project = Project::load(global, ui)?;
         let nodes = self.selection.nodes(&project.inventory)?;
+        let set: Vars = self.set.into_iter().collect();
+        role::check_set(&project.inventory, &project.roles, &nodes, &set)?;
         let mut project = project.in_lab(global, ui).await?;
         let login = self.login.options(ui)?;
         session::look_up_addresses(&mut project.inventory, &login).await;
         let roles = (!self.role.is_empty()).then_some(self.role);
-        let job = Arc::new(Job { project, set: self.set.into_iter().collect(), roles, login });
+        let job = Arc::new(Job { project, set, roles, login });
 
         let plans = all_plans(nodes.iter().map(|node| {
             job.project.plan_offline(node, &job.set, job.roles.as_deref(), &job.project.secrets)

@@ -129,17 +129,7 @@ impl<'a> Run<'a> {
     }
 
     async fn role_inner(&mut self, role: &RolePlan) -> Result<(), Stop> {
-        let prefix = format!("{}/", role.name);
-        let left_over: BTreeSet<String> = self
-            .seen
-            .pending_handlers()
-            .map_err(|e| self.failure(role, None, e.to_string()))?
-            .iter()
-            .filter_map(|p| p.strip_prefix(&prefix))
-            .filter(|name| role.handlers.contains_key(*name))
-            .map(str::to_owned)
-            .collect();
-        let mut notified = left_over.clone();
+        let mut notified = BTreeSet::new();
         for (at, planned) in role.resources.iter().enumerate() {
             if self.context.interrupt() >= Interrupt::AfterStep {
                 return Err(Stop::Interrupted);
@@ -148,6 +138,12 @@ impl<'a> Run<'a> {
                 notified.extend(planned.notify.iter().cloned());
             }
         }
+        let mut left_over = self.left_over(role)?;
+        if !left_over.is_empty() && !self.context.dry_run && self.lock.is_none() {
+            self.lock_and_look(role, Vec::new()).await?;
+            left_over = self.left_over(role)?;
+        }
+        notified.extend(left_over.iter().cloned());
         for name in &notified {
             let handler = &role.handlers[name];
             self.emit(Event::HandlerPending {
@@ -170,6 +166,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The role's handlers that an earlier run has notified and not run.
+    fn left_over(&self, role: &RolePlan) -> Result<BTreeSet<String>, Stop> {
+        let prefix = format!("{}/", role.name);
+        let pending = self.seen.pending_handlers().map_err(|e| self.failure(role, None, e.to_string()))?;
+        let names = pending.iter().filter_map(|pending| pending.strip_prefix(&prefix));
+        Ok(names.filter(|name| role.handlers.contains_key(*name)).map(str::to_owned).collect())
+    }
+
+    /// Takes the node's lock and asks all that is still to be decided once more: a run that is dead by now may have
+    /// left a step, which the lock waits for, and what was seen before may be from the middle of it.
+    async fn lock_and_look(&mut self, role: &RolePlan, mut questions: Vec<Question>) -> Result<(), Stop> {
+        self.take_lock(role).await?;
+        // Those of this role are not among them: it is taken out while it is worked on.
+        questions.extend(self.questions());
+        self.ask(&questions).await
+    }
+
     /// Whether it differed.
     async fn resource(
         &mut self,
@@ -186,8 +199,9 @@ impl<'a> Run<'a> {
         }
         let mut verdict = self.verdict(role, planned)?;
         if matches!(verdict, Verdict::Differs(_)) && !self.context.dry_run && self.lock.is_none() {
-            self.take_lock(role).await?;
-            self.ask(&questions).await?;
+            let mut open = questions;
+            open.extend(later.iter().flat_map(|l| l.resource.questions()));
+            self.lock_and_look(role, open).await?;
             verdict = self.verdict(role, planned)?;
         }
         self.notes(role, planned);
@@ -271,12 +285,14 @@ impl<'a> Run<'a> {
             Some(fetch) => Some(self.fetch(role, planned, fetch).await?),
             None => None,
         };
-        let id = format!("{}-{}", self.context.run, self.steps);
-        let shell = if change.long {
-            step::long(&role.name, &planned.notify, &planned.label(), &change.shell, &id)
-        } else {
-            let shell = step::with_fetched(fetched.as_ref(), &change.shell);
-            step::short(&role.name, &planned.notify, &planned.label(), &shell)
+        let marked = |shell: &str| step::marked(&role.name, &planned.notify, change.starts_last, shell);
+        let long = change.long.then(|| format!("{}-{}", self.context.run, self.steps));
+        let shell = match &long {
+            Some(id) => step::long(&planned.label(), &marked(&change.shell), id),
+            None => {
+                let shell = step::with_fetched(fetched.as_ref(), &change.shell);
+                step::short(&planned.label(), &marked(&shell))
+            }
         };
         let mut questions = planned.resource.questions();
         questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
@@ -288,10 +304,14 @@ impl<'a> Run<'a> {
         self.seen = Answers::new(facts)
             .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
         let script = Script::new(probe.script()).timeout(change.timeout);
-        let heard = change.long.then(|| self.listen(role, planned, &id));
+        let heard = long.as_ref().map(|id| self.listen(role, planned, id));
         let output = self.run(&script).await;
         drop(heard);
         let output = output.map_err(|e| self.step_failure(role, Some(planned), &e))?;
+        if let Some(id) = long {
+            // A courtesy, as the next run's lock clears it away too.
+            let _ = self.run(&Script::new(step::forget(&id))).await;
+        }
         let broken = |error| self.broken(Some((role, Some(planned))), &output, &error);
         let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
         if status != 0 {
@@ -559,11 +579,14 @@ impl<'a> Run<'a> {
     }
 
     async fn ask_everything(&mut self) -> Result<(), Stop> {
-        let mut questions: Vec<Question> = vec![Question::PendingHandlers];
-        for planned in self.plan.roles.iter().flat_map(|r| &r.resources) {
-            questions.extend(planned.resource.questions());
-        }
-        self.ask(&questions).await
+        self.ask(&self.questions()).await
+    }
+
+    /// Those of all roles.
+    fn questions(&self) -> Vec<Question> {
+        let resources = self.plan.roles.iter().flat_map(|r| &r.resources);
+        let questions = resources.flat_map(|planned| planned.resource.questions());
+        [Question::PendingHandlers].into_iter().chain(questions).collect()
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {

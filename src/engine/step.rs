@@ -71,43 +71,50 @@ while [ -n "$(timeout {HOLDER_LIMIT} dd bs=64 count=1 2>/dev/null 8>&-)" ]; do :
     )
 }
 
-/// Writes handlers down as pending, with the boot id and the time since boot (s): they tell whether what is to be
-/// restarted has been started since.
-pub fn mark(role: &str, handlers: &[String]) -> String {
-    if handlers.is_empty() {
-        return String::new();
+/// A change, and the handlers it notifies written down as pending: before it, for whoever dies in between, and once
+/// more after it, for a unit that was started in the middle of it runs without a part of it. With `starts_last` the
+/// first time is the one that counts.
+pub fn marked(role: &str, notify: &[String], starts_last: bool, shell: &str) -> String {
+    if notify.is_empty() {
+        return shell.to_owned();
     }
     let dir = format!("{PENDING_DIR}/{role}");
-    let mut out = format!("mkdir -p {}\n", quote(&dir));
-    for handler in handlers {
-        out.push_str(&format!(
-            "echo \"$(cat /proc/sys/kernel/random/boot_id) $(cut -d' ' -f1 /proc/uptime)\" >{} || exit 1\n",
-            quote(&format!("{dir}/{handler}"))
-        ));
+    let marks: Vec<String> = notify.iter().map(|handler| quote(&format!("{dir}/{handler}"))).collect();
+    let mark = mark(&marks);
+    // A mark that a power cut takes with it would lose the restart; one that is only older would not.
+    let first = format!("mkdir -p {dir}\n{mark}sync -- {} {dir}\n", marks.join(" "), dir = quote(&dir));
+    match starts_last {
+        true => format!("{first}{shell}"),
+        // No `||` after the subshell, which would switch `set -e` off inside.
+        false => {
+            format!("{first}(\n{shell}\n)\nstatus=$?; [ \"$status\" -eq 0 ] || exit \"$status\"\n{mark}")
+        }
     }
-    // A mark that a power cut takes with it would lose the restart.
-    out.push_str(&format!("sync -f {}\n", quote(&dir)));
-    out
 }
 
-/// A short change, one at a time on the node. Handlers are marked first. `what` it is stands in /run/datahub/step,
-/// with the process to end if it hangs.
-pub fn short(role: &str, notify: &[String], what: &str, shell: &str) -> String {
+/// Writes the boot id and the time since boot (s) into files: they tell whether what is to be restarted has been
+/// started since.
+fn mark(marks: &[String]) -> String {
+    let line = "echo \"$(cat /proc/sys/kernel/random/boot_id) $(cut -d' ' -f1 /proc/uptime)\"";
+    marks.iter().map(|mark| format!("{line} >{mark} || exit 1\n")).collect()
+}
+
+/// A short change, one at a time on the node. `what` it is stands in /run/datahub/step, with the process to end if
+/// it hangs.
+pub fn short(what: &str, shell: &str) -> String {
     format!(
-        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n\
+        "umask 022; mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
          echo \"$(exec sh -c 'echo \"$PPID\"')\" {} >/run/datahub/step\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
-        mark(role, notify),
         quote(what)
     )
 }
 
 /// A change that runs on when the connection drops. Sent again with the same `id` it is picked up, not repeated.
 /// Its script and output lie in a folder only root may enter, so it must hold no secret all the same: it stays
-/// there until somebody picks it up.
-pub fn long(role: &str, notify: &[String], what: &str, shell: &str, id: &str) -> String {
+/// there until [`forget`], for the shell that waits for it may be one whose connection is gone.
+pub fn long(what: &str, shell: &str, id: &str) -> String {
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
         .replace("WHAT", &quote(what))
-        .replace("MARK", &mark(role, notify))
         .replace("SCRIPT", &emit(shell.as_bytes()))
 }
 
@@ -117,10 +124,14 @@ pub fn last_line(id: &str) -> String {
     format!("tail -c 2000 {out} 2>/dev/null | tr '\\r' '\\n' | grep . | tail -n 1")
 }
 
+/// Clears away a long step whose answer has arrived.
+pub fn forget(id: &str) -> String {
+    format!("rm -rf {}", quote(&format!("/run/datahub/step-{id}")))
+}
+
 const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
 d=DIR
 if mkdir -m 0700 "$d" 2>/dev/null; then
-MARK
 {
 SCRIPT
 } >"$d/script" || exit 1
@@ -131,12 +142,17 @@ flock -o /run/datahub/step.lock sh -c "$1" sh "$2" "$3" 2>&1 | { head -c 3355443
 ' sh "$step" "$d" WHAT >/dev/null 2>&1 </dev/null &
 sleep 0.05
 fi
-while [ ! -e "$d/rc" ]; do flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1; done
+while [ ! -e "$d/rc" ]; do
+  # Nobody is left to wait for: the next run has cleared it away.
+  [ -d "$d" ] || exit 1
+  flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1
+done
 # A daemon that the step started may keep the pipe open: what it prints is not waited for.
 n=0; while [ ! -e "$d/end" ] && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
-cat "$d/out"; rc=$(cat "$d/rc"); rm -rf "$d"; exit "$rc""#;
+cat "$d/out"; exit "$(cat "$d/rc")""#;
 
-/// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`].
+/// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`]. Without
+/// a mark it has run: in an attempt whose answer was lost.
 pub fn handler(role: &str, handler: &Handler) -> String {
     let mark = mark_path(role, handler);
     if handler.action == Action::Reboot {
@@ -145,15 +161,15 @@ pub fn handler(role: &str, handler: &Handler) -> String {
         );
     }
     let action = action(&handler.action);
-    let name = format!("handler {}", handler.name);
-    match &handler.undo {
+    let shell = match &handler.undo {
         None if is_restart(&handler.action) => {
             let due = is_due(role, handler);
-            short(role, &[], &name, &format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}"))
+            format!("if (\n{due}\n); then {action} || exit $?; fi\nrm -f {mark}")
         }
-        None => short(role, &[], &name, &format!("{action} || exit $?\nrm -f {mark}")),
-        Some(undo) => short(role, &[], &name, &guarded(role, handler, &action, undo)),
-    }
+        None => format!("{action} || exit $?\nrm -f {mark}"),
+        Some(undo) => guarded(role, handler, &action, undo),
+    };
+    short(&format!("handler {}", handler.name), &format!("[ -e {mark} ] || exit 0\n{shell}"))
 }
 
 fn is_restart(action: &Action) -> bool {
@@ -161,11 +177,14 @@ fn is_restart(action: &Action) -> bool {
 }
 
 /// Ends with 0 unless the unit that the handler restarts or reloads has been started since the mark was made: then
-/// it runs with what notified the handler already. Without a mark, or without a unit, it is due.
+/// it runs with what notified the handler already. What is no unit that runs is due; without a mark nothing is.
 pub fn is_due(role: &str, handler: &Handler) -> String {
-    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else { return "exit 0".into() };
+    let mark = mark_path(role, handler);
+    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else {
+        return format!("[ -e {mark} ]");
+    };
     format!(
-        r#"[ -e {mark} ] || exit 0
+        r#"[ -e {mark} ] || exit 1
 read -r boot since <{mark}
 state=$(systemctl show -p ActiveState -p ActiveEnterTimestampMonotonic --value -- {unit} | tr '\n' ' ')
 case " $state" in *" active "*) ;; *) exit 0;; esac
@@ -174,7 +193,6 @@ started=$(printf '%s' "$state" | tr -dc '0-9')
 case $since in *.*) ;; *) exit 0;; esac
 since=$(printf '%s' "$since" | tr -d .)
 [ $(( started / 10000 )) -le "$since" ]"#,
-        mark = mark_path(role, handler),
         unit = quote(unit),
     )
 }
@@ -210,15 +228,13 @@ setsid sh -c "$watch" sh "$undo" >/dev/null 2>&1 </dev/null &
 /// A new login has worked after a handler with an `undo`: the change stays.
 pub fn confirm(role: &str, handler: &Handler) -> String {
     let what = format!("confirm handler {}", handler.name);
-    short(role, &[], &what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
+    short(&what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
 }
 
 /// No new login works: takes back what notified the handler.
 pub fn take_back(role: &str, handler: &Handler) -> String {
     let dir = undo_dir(role, handler);
     short(
-        role,
-        &[],
         &format!("take back handler {}", handler.name),
         &format!("for undo in {dir}/*; do [ ! -e \"$undo\" ] || sh \"$undo\"; done\nrm -rf {dir}"),
     )
@@ -258,6 +274,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_change_is_marked_before_and_after_and_its_failure_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let run = |starts_last, shell: &str| {
+            let marked = marked("role", &["h".to_owned()], starts_last, shell);
+            let script = marked.replace(PENDING_DIR, &folder.path().display().to_string());
+            let mut sh = std::process::Command::new("sh");
+            sh.args(["-c", &script]).current_dir(&folder).status().expect("sh runs").code()
+        };
+        let read = |name: &str| std::fs::read_to_string(path(name)).expect("there");
+        let keep_mark = "cp role/h before; sleep 0.03";
+        assert_eq!(run(false, keep_mark), Some(0));
+        assert_ne!(read("before"), read("role/h"));
+        assert_eq!(run(true, keep_mark), Some(0));
+        assert_eq!(read("before"), read("role/h"));
+        // As `command` writes it.
+        let status = run(false, "(\nset -e\ncp role/h before; (exit 3)\ntouch on\n)\nexit $?");
+        assert_eq!(status, Some(3));
+        assert_eq!(read("before"), read("role/h"));
+        assert!(!path("on").exists(), "it went on after a failure");
+    }
+
+    #[test]
     fn dash_parses_every_step() {
         let handler = Handler {
             name: "h".into(),
@@ -270,9 +309,12 @@ mod tests {
         for script in [
             lock("me", "run-1"),
             lock_again("me", "run-1"),
+            short("file /it's", &marked("base", &notify, false, "cat <<'X'\n)\nX")),
+            marked("base", &notify, false, "cat <<'X'\n)\nX"),
+            marked("base", &notify, true, "cat <<'X'\n)\nX"),
+            long("package it's", "echo hi", "1"),
+            forget("1"),
             last_line("run-1-1"),
-            short("base", &notify, "file /it's", "cat <<'X'\n)\nX"),
-            long("base", &notify, "package it's", "echo hi", "1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),

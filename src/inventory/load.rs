@@ -27,8 +27,12 @@ const ALL: &str = "all";
 pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
     let file = if path.is_dir() { path.join("datahub.toml") } else { path.to_owned() };
     let text = std::fs::read_to_string(&file).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no inventory {}", file.display()),
+            _ => format!("cannot read the inventory {}: {error}", file.display()),
+        };
         Diagnostics(vec![
-            Diagnostic::new(format!("cannot read the inventory {}: {error}", file.display()))
+            Diagnostic::new(message)
                 .help("name the folder that holds datahub.toml, or the file: --inventory PATH"),
         ])
     })?;

@@ -65,9 +65,10 @@ impl Declaration {
     /// Why a value may not stand here: the mistake without its place.
     pub fn check(&self, name: &str, value: &toml::Value) -> Result<(), Diagnostic> {
         if !self.kind.admits(value) {
-            let message = format!("`{name}` must be {}, not {}", self.kind.phrase(), value.type_str());
+            let seen = phrase(value);
+            let message = format!("`{name}` must be {}, not {seen}", self.kind.phrase());
             return Err(Diagnostic::new(message)
-                .label(format!("this is of type {}", value.type_str()))
+                .label(format!("this is {seen}"))
                 .help(format!("role {} declares it at {}", self.role, self.place)));
         }
         if self.choices.is_empty() || self.choices.contains(value) {
@@ -78,6 +79,19 @@ impl Declaration {
         Err(Diagnostic::new(message)
             .label("not one of the choices")
             .help(suggest(&plain(value), choices.iter().map(String::as_str))))
+    }
+}
+
+/// What a value is, in a sentence.
+fn phrase(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::String(_) => "a string",
+        toml::Value::Integer(_) => "a whole number",
+        toml::Value::Float(_) => "a fraction",
+        toml::Value::Boolean(_) => "true or false",
+        toml::Value::Datetime(_) => "a date",
+        toml::Value::Array(_) => "a list",
+        toml::Value::Table(_) => "a table",
     }
 }
 
@@ -204,6 +218,9 @@ pub fn merged(
         };
         if let Err(mut error) = declaration.check(name, &value) {
             error.place = origin.place().cloned();
+            if origin == Origin::Set {
+                error.message = format!("--set {name}: {}", error.message);
+            }
             errors.push(error);
         }
         merged.insert(name.clone(), (value, origin));
@@ -297,8 +314,8 @@ vars.count = "3"
 datahub.toml:21:13: `zone` may not be \"node\"
  ^ not one of the choices
  ? did you mean `nods`?
-datahub.toml:22:14: `count` must be a whole number, not string
- ^ this is of type string
+datahub.toml:22:14: `count` must be a whole number, not a string
+ ^ this is a string
  ? role base declares it at role.toml:2
 role.toml:2:1: node b has no value for `needed`
  ^ role base needs it

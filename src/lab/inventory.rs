@@ -6,7 +6,8 @@ use std::process::Command;
 use super::machine::Record;
 use super::state::{Folder, State};
 use super::{Error, keys};
-use crate::inventory::{HostKeys, Inventory, Node, Ssh};
+use crate::artifact::release::Source;
+use crate::inventory::{HostKeys, Inventory, K3s, Node, Ssh};
 
 /// A form an inventory is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,13 @@ fn toml(folder: &Folder, state: &State, inventory: &Inventory) -> Result<String,
     let bad = |why: String| Error::BadInventory { file: inventory.source.path.clone(), why };
     let mut document: toml::Table =
         inventory.source.text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
+    if let (Some(toml::Value::Table(k3s)), Some(K3s { source: Source::Folder(folder), .. })) =
+        (document.get_mut("k3s"), &inventory.k3s)
+    {
+        k3s.insert("source".to_owned(), folder.display().to_string().into());
+        k3s.insert("transfer".to_owned(), "push".into());
+        k3s.insert("airgap".to_owned(), false.into());
+    }
     let mut nodes = match document.remove("nodes") {
         Some(toml::Value::Table(nodes)) => nodes,
         _ => toml::Table::new(),

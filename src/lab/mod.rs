@@ -27,6 +27,7 @@ mod keys;
 mod machine;
 mod network;
 mod progress;
+mod release;
 mod requirements;
 mod seed;
 mod state;
@@ -185,6 +186,17 @@ impl Lab {
     /// **Nodes without a machine are left out**, so that nothing run with it can reach a real host.
     pub fn stand_in(&self, inventory: &Inventory) -> Inventory {
         inventory::stand_in(&self.folder, &self.state, inventory)
+    }
+
+    /// The inventory with what stands in for the releases it names: K3s, real or simulated ([`release`]).
+    pub fn release(
+        &self,
+        inventory: Inventory,
+        cached: release::Cached<'_>,
+        report: Report<'_>,
+    ) -> Result<Inventory, Error> {
+        let _lock = self.folder.lock(report)?;
+        release::stand_in(&self.folder, inventory, cached, report)
     }
 
     /// The same as text for datahub itself or for other tools.

@@ -41,6 +41,11 @@ pub enum Progress {
     Stopping {
         lab: String,
     },
+    /// What plays a release of K3s.
+    K3s {
+        version: String,
+        from: String,
+    },
     /// Something a person should know, about a node or about the lab.
     Note {
         node: Option<String>,
@@ -63,6 +68,7 @@ impl fmt::Display for Progress {
             Self::Starting { node, address } => write!(f, "{node}: starting at {address}"),
             Self::Ready { node, address } => write!(f, "{node}: ready at {address}"),
             Self::Stopping { lab } => write!(f, "stopping the lab {lab}"),
+            Self::K3s { version, from } => write!(f, "K3s {version} {from}"),
             Self::Note { node: Some(node), text } => write!(f, "{node}: {text}"),
             Self::Note { node: None, text } => f.write_str(text),
         }

@@ -89,6 +89,7 @@ impl Probe {
     fn parts(&self) -> Vec<Part<'_>> {
         let mut grouped: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
         let mut parts = Vec::new();
+        let mut pending = None;
         for question in &self.questions {
             let (group, name) = match question {
                 Question::Stat(path) => (0, path),
@@ -101,6 +102,10 @@ impl Probe {
                 Question::Group(name) => (7, name),
                 Question::GroupsOf(name) => (8, name),
                 Question::Checksum(path) => (9, path),
+                Question::PendingHandlers => {
+                    pending = Some(Part::Each(question));
+                    continue;
+                }
                 each => {
                     parts.push(Part::Each(each));
                     continue;
@@ -120,6 +125,9 @@ impl Probe {
             8 => Part::GroupsOf(names),
             _ => Part::Checksums(names),
         }));
+        // Last: a step of a dead run may be at work meanwhile. What it has changed it has marked before, so whoever
+        // sees the change sees the mark too.
+        parts.extend(pending);
         parts
     }
 

@@ -9,7 +9,7 @@ use super::file::{default_mode, root};
 use super::text::{attribute_differences, check_attributes, set_attributes};
 use super::{Change, Difference, Resource, Transfer, Verdict};
 use crate::artifact::node::Place;
-use crate::artifact::release::is_file_name;
+use crate::artifact::release::{is_file_name, leap};
 use crate::artifact::{self, size};
 use crate::checksum::{is_sha256, short};
 use crate::probe::{Answers, FileType, Question, Stat, Unanswered, checksum};
@@ -38,6 +38,9 @@ pub struct Artifact {
     /// Keep the file that was replaced last at `PATH.previous`. Default: false.
     #[serde(default)]
     pub keep_previous: bool,
+    /// Refuse to go to another minor release or an older one, which is an upgrade's business. Default: false.
+    #[serde(default)]
+    pub keep_minor: bool,
     /// Filled in from the lock file; not to be written.
     #[serde(default)]
     pub pin: Pin,
@@ -63,6 +66,12 @@ impl Artifact {
     fn replaced(&self, stat: Option<&Stat>, seen: Option<&str>) -> Verdict {
         let Pin { artifact, url, known } = &self.pin;
         let version = |sum: &str| known.get(sum).cloned();
+        if self.keep_minor
+            && let Some(seen) = seen
+            && let Some(refusal) = self.too_far(version(seen))
+        {
+            return Verdict::Refused(refusal);
+        }
         let mut differences = vec![match (seen, seen.and_then(version)) {
             (None, _) => Difference::value("version", None, Some(&artifact.version)),
             (Some(_), Some(before)) => Difference::value("version", Some(&before), Some(&artifact.version)),
@@ -89,6 +98,22 @@ impl Artifact {
                 Change::new(differences, install).transfer(transfer)
             }
         })
+    }
+
+    /// Why what is there may not simply be replaced.
+    fn too_far(&self, before: Option<String>) -> Option<String> {
+        let (path, wanted) = (&self.path, &self.pin.artifact.version);
+        let Some(before) = before else {
+            return Some(format!(
+                "{path} is of no release that the lock file knows, so {wanted} may be too far from it. If it is \
+                 only damaged, remove it and run again; to upgrade the cluster: datahub upgrade"
+            ));
+        };
+        let leap = leap(&before, wanted)?;
+        Some(format!(
+            "{path} is of {before}, and {wanted} is {leap}; to upgrade the cluster, node by node and with a backup \
+             first: datahub upgrade"
+        ))
     }
 
     fn attributes(&self, stat: &Stat) -> Verdict {
@@ -228,6 +253,25 @@ mod tests {
                 }
                 (verdict, _) => panic!("{case}: {verdict:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_leap_to_another_minor_is_refused_where_it_is_an_upgrade() {
+        let file = || Some(stat(FileType::File, 0o755));
+        for (more, old, refused) in [
+            ("keep_minor = true", OLD, Some("another minor release")),
+            ("keep_minor = true", "whatever", Some("no release that the lock file knows")),
+            ("keep_minor = false", OLD, None),
+            ("keep_minor = false", "whatever", None),
+        ] {
+            let resource = build("artifact", &fields("/opt/k3s", more));
+            match (diff(&*resource, file(), Some(sha256_hex(old.as_bytes()))), refused) {
+                (Verdict::Differs(_), None) => {}
+                (Verdict::Refused(why), Some(wanted)) => assert!(why.contains(wanted), "{why}"),
+                (verdict, _) => panic!("{more} {old}: {verdict:?}"),
+            }
+            assert!(matches!(diff(&*resource, None, None), Verdict::Differs(_)), "nothing there: {more}");
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{Change, ClusterCall, Difference, Resource, Verdict};
 use crate::kube::NodeWanted;
+use crate::kube::maintenance::CORDONED_ANNOTATION;
 use crate::kube::node::{Node, Ready, Taint};
 use crate::kube::node_settings::node_drift;
 use crate::probe::{Answers, Question, Unanswered};
@@ -31,6 +32,9 @@ pub struct KubeNode {
     /// Taints as `key=value:Effect` or `key:Effect`. Default: none.
     #[serde(default)]
     pub taints: Vec<String>,
+    /// The oldest containerd that will do: `2.2`. What the node runs is compared. Default: any.
+    #[serde(default)]
+    pub containerd_minimum: Option<String>,
     /// How long to wait until it is Ready, in seconds. Default: 300.
     #[serde(default = "patience")]
     pub timeout_seconds: u64,
@@ -50,6 +54,18 @@ impl KubeNode {
         })
     }
 
+    /// `containerd://2.1.5-k3s1`, as the kubelet reports it. Another runtime is somebody's choice.
+    fn containerd_too_old(&self, runtime: &str) -> Option<String> {
+        let (minimum, version) = (self.containerd_minimum.as_ref()?, runtime.strip_prefix("containerd://")?);
+        (numbers(version) < numbers(minimum)).then(|| {
+            format!(
+                "{} runs containerd {version}, and the inventory wants {minimum} at least: take a newer release of K3s, \
+                 or lower k3s_containerd_minimum",
+                self.name
+            )
+        })
+    }
+
     fn change(&self, differences: Vec<Difference>, wanted: NodeWanted) -> Verdict {
         let call = ClusterCall::Node {
             server: self.server.clone(),
@@ -59,6 +75,12 @@ impl KubeNode {
         };
         Verdict::Differs(Change { cluster: Some(Box::new(call)), ..Change::new(differences, ":") })
     }
+}
+
+/// The leading numbers of a version: `2.1.5-k3s1` is 2, 1, 5.
+fn numbers(version: &str) -> Vec<u64> {
+    let plain = version.split(['-', '+']).next().unwrap_or_default();
+    plain.trim_start_matches('v').split('.').map_while(|number| number.parse().ok()).collect()
 }
 
 impl Resource for KubeNode {
@@ -94,6 +116,15 @@ impl Resource for KubeNode {
         if let Some(missing) = Ready::default().missing(summary.as_ref()) {
             differences.insert(0, Difference::value("state", Some(&missing), Some("Ready")));
         }
+        if let Some(node) = &summary {
+            if let Some(refusal) = self.containerd_too_old(&node.container_runtime) {
+                return Ok(Verdict::Refused(refusal));
+            }
+            if node.annotations.contains_key(CORDONED_ANNOTATION) {
+                // By a run that was cut off between the restart and this.
+                differences.push(Difference::value("scheduling", Some("cordoned by datahub"), Some("open")));
+            }
+        }
         Ok(match differences.is_empty() {
             true => Verdict::Converged,
             false => self.change(differences, wanted),
@@ -103,6 +134,9 @@ impl Resource for KubeNode {
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() || self.server.is_empty() {
             return Err("`name` and `server` must not be empty".into());
+        }
+        if self.containerd_minimum.as_ref().is_some_and(|minimum| numbers(minimum).is_empty()) {
+            return Err("`containerd_minimum` must be a version, as 2.2".into());
         }
         self.wanted().map(|_| ())
     }
@@ -120,7 +154,8 @@ mod tests {
     fn diffs_as_data() {
         let node = build(
             "kube_node",
-            "name = 'a'\nserver = 's'\nlabels = { role = 'nas' }\ntaints = ['dedicated=nas:NoSchedule']",
+            "name = 'a'\nserver = 's'\nlabels = { role = 'nas' }\ntaints = ['dedicated=nas:NoSchedule']\n\
+             containerd_minimum = '2.2'",
         );
         let question = node.questions().remove(0);
         let diff = |answer| {
@@ -145,6 +180,21 @@ mod tests {
             assert_eq!(change.differences, wanted);
             assert!(change.cluster.is_some());
         }
+        let running = |version: &str, cordoned: bool| {
+            let mut node = object(json!({ "role": "nas" }), "True").unwrap().unwrap();
+            node["status"]["nodeInfo"] =
+                json!({ "containerRuntimeVersion": format!("containerd://{version}") });
+            if cordoned {
+                node["metadata"]["annotations"] = json!({ CORDONED_ANNOTATION: "true" });
+            }
+            Ok(Some(node))
+        };
+        for version in ["2.2.0", "2.10.1-k3s1", "3.0"] {
+            assert_eq!(diff(running(version, false)), Verdict::Converged, "{version}");
+        }
+        assert!(matches!(diff(running("2.1.5-k3s1", false)), Verdict::Refused(_)));
+        let Verdict::Differs(open) = diff(running("2.2.0", true)) else { panic!("differs") };
+        assert_eq!(open.differences, [value("scheduling", Some("cordoned by datahub"), "open")]);
         let Verdict::Differs(change) = diff(Ok(None)) else { panic!("differs") };
         assert_eq!(change.differences.len(), 3, "{:?}", change.differences);
         assert!(matches!(diff(Err("no server".into())), Verdict::Unknown(_)));
@@ -155,6 +205,7 @@ mod tests {
         for (fields, wanted) in [
             ("name = ''\nserver = 's'", "must not be empty"),
             ("name = 'a'\nserver = 's'\ntaints = ['x']", "is not a taint"),
+            ("name = 'a'\nserver = 's'\ncontainerd_minimum = 'new'", "must be a version"),
         ] {
             let error = mistake("kube_node", fields);
             assert!(error.contains(wanted), "{fields}: {error}");

@@ -111,13 +111,24 @@ pub struct Change {
     pub cluster: Option<Box<ClusterCall>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
+    /// What `shell` starts it starts last, with all that it has changed: a handler need not restart it once more.
+    pub starts_last: bool,
 }
 
 impl Change {
     pub fn new(differences: Vec<Difference>, shell: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(120);
         let shell = shell.into();
-        Self { differences, shell, timeout, transfer: None, fetch: None, cluster: None, long: false }
+        Self {
+            differences,
+            shell,
+            timeout,
+            transfer: None,
+            fetch: None,
+            cluster: None,
+            long: false,
+            starts_last: false,
+        }
     }
 
     fn append(&mut self, next: Self) {
@@ -125,6 +136,7 @@ impl Change {
         self.shell.push_str(&next.shell);
         self.timeout = self.timeout.max(next.timeout);
         self.long |= next.long;
+        self.starts_last &= next.starts_last;
         self.transfer = self.transfer.take().or(next.transfer);
         self.fetch = self.fetch.take().or(next.fetch);
         self.cluster = self.cluster.take().or(next.cluster);

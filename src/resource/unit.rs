@@ -387,7 +387,10 @@ impl Resource for Unit {
         }
         let waits = steps.has(Stage::Start) || steps.has(Stage::Stop);
         let commands: String = steps.shell.into_values().collect();
-        let change = Change::new(steps.differences, script(&self.name, seen.facts.container, &commands));
+        let change = Change {
+            starts_last: true,
+            ..Change::new(steps.differences, script(&self.name, seen.facts.container, &commands))
+        };
         Ok(Verdict::Differs(if waits { change.long(PATIENCE) } else { change }))
     }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::Roles;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::inventory::vars::{Declarations, layers};
-use crate::inventory::{Inventory, Node};
+use crate::inventory::{Inventory, Node, Vars};
 
 /// The variables of a node's roles. Of two roles that declare the same one, the first's declaration counts.
 pub fn declarations(roles: &Roles, node: &Node) -> Declarations {
     let mut declared = Declarations::new();
-    for role in node.roles.iter().filter_map(|name| roles.roles.get(name)) {
+    for role in roles.parts_of(&node.roles) {
         for (name, declaration) in &role.vars {
             declared.entry(name.clone()).or_insert_with(|| declaration.clone());
         }
@@ -70,11 +70,30 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
     if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
 }
 
+/// Checks `--set` variables: each must be one that a role of one of the nodes declares.
+pub fn check_set(
+    inventory: &Inventory,
+    roles: &Roles,
+    nodes: &[String],
+    set: &Vars,
+) -> Result<(), Diagnostics> {
+    let nodes = nodes.iter().filter_map(|name| inventory.nodes.get(name));
+    let declared: BTreeSet<String> = nodes.flat_map(|node| declarations(roles, node).into_keys()).collect();
+    let unknown = set.keys().filter(|name| !declared.contains(*name));
+    let errors: Vec<Diagnostic> = unknown
+        .map(|name| {
+            Diagnostic::new(format!("--set {name}: no role of these nodes declares the variable `{name}`"))
+                .help(suggest(name, declared.iter().map(String::as_str)))
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
+}
+
 /// Two roles of one node may share a variable, but not disagree on its type.
 fn two_types(inventory: &Inventory, roles: &Roles, errors: &mut Vec<Diagnostic>) {
     for node in inventory.nodes.values() {
         let declared = declarations(roles, node);
-        for role in node.roles.iter().filter_map(|name| roles.roles.get(name)) {
+        for role in roles.parts_of(&node.roles) {
             for (name, second) in &role.vars {
                 let Some(first) = declared.get(name).filter(|first| first.kind != second.kind) else {
                     continue;

@@ -10,13 +10,13 @@ use toml::de::DeValue;
 
 use super::files::Files;
 use super::{ActionKind, ClusterSpec, HandlerSpec, ResourceSpec, Role, Roles, Text, Types};
-use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source, suggest};
 use crate::inventory::document::{Field, Reader, Table};
 use crate::inventory::vars::{Declaration, Declarations, VarType};
 use crate::secret::Secrets;
 use crate::template::{Fault, Templates};
 
-const TOP: &[&str] = &["description", "after", "vars", "resource", "handler"];
+const TOP: &[&str] = &["description", "after", "include", "vars", "resource", "handler"];
 const AROUND: &[&str] = &["when", "for_each", "notify"];
 const VAR: &[&str] = &["type", "default", "doc", "choices"];
 const HANDLER: &[&str] = &["name", "when", "undo", "cluster_node"];
@@ -51,10 +51,41 @@ impl Roles {
             errors.extend(mistakes);
         }
         cycles(&roles, &mut errors);
+        let roles = Self { roles, templates: files.templates, types };
+        roles.includes(&mut errors);
+        roles.notifications(&mut errors);
         if !errors.is_empty() {
+            errors.sort_by_key(|error| {
+                error.place.as_ref().map(|place| (place.path().to_owned(), place.span.start))
+            });
             return Err(Diagnostics(errors));
         }
-        Ok(Self { roles, templates: files.templates, types })
+        Ok(roles)
+    }
+
+    /// What is included neither includes nor waits itself: one look shows what a role is made of.
+    fn includes(&self, errors: &mut Vec<Diagnostic>) {
+        for (name, place) in self.roles.values().flat_map(|role| &role.include) {
+            if self.roles.get(name).is_some_and(|role| !role.include.is_empty() || !role.after.is_empty()) {
+                let message = format!("`{name}` has `include` or `after` itself, so it cannot be included");
+                let help = "write those here instead";
+                errors.push(Diagnostic::new(message).at(place.clone()).label("here").help(help));
+            }
+        }
+    }
+
+    fn notifications(&self, errors: &mut Vec<Diagnostic>) {
+        for role in self.roles.values() {
+            let handlers: Vec<&str> =
+                self.parts(role).flat_map(|part| part.handlers.keys()).map(String::as_str).collect();
+            for (handler, place) in role.resources.iter().flat_map(|resource| &resource.notify) {
+                if !handlers.contains(&handler.as_str()) {
+                    let error = Diagnostic::new(format!("unknown handler `{handler}`"));
+                    let help = suggest(handler, handlers.iter().copied());
+                    errors.push(error.at(place.clone()).label("no such handler").help(help));
+                }
+            }
+        }
     }
 }
 
@@ -81,27 +112,35 @@ impl Reading<'_> {
     fn read<'d>(&self, reader: &mut Reader<'d>, top: &Table<'d>) -> Role {
         reader.known(top, TOP);
         let description = reader.required(top, "description", "\"What the role does\"");
-        let mut after = Vec::new();
-        for (role, span) in reader.strings(top, "after") {
-            if self.names.contains(&role.as_str()) {
-                after.push((role, reader.place(span)));
-            } else {
-                reader.unknown(span, "role", &role, self.names);
-            }
-        }
+        let after = self.roles(reader, top, "after");
+        let include = self.roles(reader, top, "include");
         let vars = self.vars(reader, top);
         let handlers = self.handlers(reader, top);
-        let resources = self.resources(reader, top, &handlers);
+        let resources = self.resources(reader, top);
         Role {
             name: self.name.to_owned(),
             description: description.map(|(text, _)| text).unwrap_or_default(),
             after,
+            include,
             vars,
             resources,
             handlers,
             source: reader.source.clone(),
             spans: Default::default(),
         }
+    }
+
+    /// Names of roles that exist.
+    fn roles<'d>(&self, reader: &mut Reader<'d>, top: &Table<'d>, key: &str) -> Vec<(String, Place)> {
+        let mut roles = Vec::new();
+        for (role, span) in reader.strings(top, key) {
+            if self.names.contains(&role.as_str()) {
+                roles.push((role, reader.place(span)));
+            } else {
+                reader.unknown(span, "role", &role, self.names);
+            }
+        }
+        roles
     }
 
     fn vars<'d>(&self, reader: &mut Reader<'d>, top: &Table<'d>) -> Declarations {
@@ -208,34 +247,17 @@ impl Reading<'_> {
         Some(Text { text, place: reader.place(span) })
     }
 
-    fn resources<'d>(
-        &self,
-        reader: &mut Reader<'d>,
-        top: &Table<'d>,
-        handlers: &BTreeMap<String, HandlerSpec>,
-    ) -> Vec<ResourceSpec> {
+    fn resources<'d>(&self, reader: &mut Reader<'d>, top: &Table<'d>) -> Vec<ResourceSpec> {
         let elements = reader.elements(top, "resource", "a list of tables ([[resource]])");
-        elements.iter().filter_map(|element| self.resource(reader, element, handlers)).collect()
+        elements.iter().filter_map(|element| self.resource(reader, element)).collect()
     }
 
-    fn resource<'d>(
-        &self,
-        reader: &mut Reader<'d>,
-        element: &Field<'d>,
-        handlers: &BTreeMap<String, HandlerSpec>,
-    ) -> Option<ResourceSpec> {
+    fn resource<'d>(&self, reader: &mut Reader<'d>, element: &Field<'d>) -> Option<ResourceSpec> {
         let table = reader.table(element, "a resource")?;
         let when = self.expression(reader, &table, "when");
         let for_each = self.expression(reader, &table, "for_each");
-        let mut notify = Vec::new();
-        let known: Vec<&str> = handlers.keys().map(String::as_str).collect();
-        for (handler, span) in reader.strings(&table, "notify") {
-            if handlers.contains_key(&handler) {
-                notify.push(handler);
-            } else {
-                reader.unknown(span, "handler", &handler, &known);
-            }
-        }
+        let notify = reader.strings(&table, "notify");
+        let notify = notify.into_iter().map(|(handler, span)| (handler, reader.place(span))).collect();
         let mut typed = Vec::new();
         for field in table.fields.iter().filter(|field| !AROUND.contains(&field.key)) {
             match self.types.names.iter().find(|kind| **kind == field.key) {

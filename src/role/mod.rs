@@ -16,7 +16,7 @@ mod load;
 mod pin;
 mod plan;
 
-pub use check::{check, declarations};
+pub use check::{check, check_set, declarations};
 pub use files::Files;
 pub use plan::plan;
 
@@ -30,6 +30,19 @@ pub struct Roles {
     /// By `role/path`.
     pub templates: BTreeMap<String, Arc<Source>>,
     types: Types,
+}
+
+impl Roles {
+    /// A role and then those it includes: the order of their resources.
+    pub fn parts<'a>(&'a self, role: &'a Role) -> impl Iterator<Item = &'a Role> {
+        let included = role.include.iter().filter_map(|(name, _)| self.roles.get(name));
+        std::iter::once(role).chain(included)
+    }
+
+    /// The named roles that exist, each with its parts.
+    pub fn parts_of<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a Role> {
+        names.iter().filter_map(|name| self.roles.get(name)).flat_map(|role| self.parts(role))
+    }
 }
 
 /// Makes a resource of a type from its table.
@@ -55,6 +68,8 @@ pub struct Role {
     pub description: String,
     /// Roles to wait for, each with the place that says so.
     pub after: Vec<(String, Place)>,
+    /// Roles whose variables, resources and handlers are this one's too, each with the place that says so.
+    pub include: Vec<(String, Place)>,
     pub vars: Declarations,
     pub resources: Vec<ResourceSpec>,
     pub handlers: BTreeMap<String, HandlerSpec>,
@@ -79,7 +94,8 @@ pub struct ResourceSpec {
     pub path: String,
     pub when: Option<Text>,
     pub for_each: Option<Text>,
-    pub notify: Vec<String>,
+    /// Names of handlers of the role or of one it includes, each with the place that says so.
+    pub notify: Vec<(String, Place)>,
     pub place: Place,
 }
 

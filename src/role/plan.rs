@@ -148,10 +148,13 @@ impl Body<'_> {
 
 impl Planner<'_> {
     fn role(&mut self, role: &Role, context: &Context) -> RolePlan {
-        let mut resources: Vec<Planned> =
-            role.resources.iter().flat_map(|spec| self.resource(role, spec, context)).collect();
+        let roles = self.roles;
+        let mut resources = Vec::new();
+        for part in roles.parts(role) {
+            resources.extend(part.resources.iter().flat_map(|spec| self.resource(part, spec, context)));
+        }
         let mut handlers = BTreeMap::new();
-        for (name, spec) in &role.handlers {
+        for (name, spec) in roles.parts(role).flat_map(|part| &part.handlers) {
             if !spec.when.as_ref().is_none_or(|when| self.condition(when, context)) {
                 // It stays in the plan: what an earlier run left pending is still to be run.
                 resources.iter_mut().for_each(|resource| resource.notify.retain(|notified| notified != name));
@@ -224,7 +227,7 @@ impl Planner<'_> {
                 let planned = Planned {
                     kind: spec.kind,
                     place: spec.place.clone(),
-                    notify: spec.notify.clone(),
+                    notify: spec.notify.iter().map(|(handler, _)| handler.clone()).collect(),
                     resource,
                 };
                 self.unique(planned)

@@ -197,8 +197,6 @@ command = "x"
     assert_eq!(
         plain(&mistakes),
         "\
-templates/base/hosts.j2:2:7: syntax error: unexpected end of block
- ^ here
 roles/base:1:1: role `base` has no `description`
  ^ `description` is missing
  ? add a line like: description = \"What the role does\"
@@ -211,8 +209,8 @@ roles/base:3:10: unknown role `bas`
 roles/base:5:8: unknown type `strin`
  ^ no such type
  ? did you mean `string`?
-roles/base:8:11: `count` must be a whole number, not string
- ^ this is of type string
+roles/base:8:11: `count` must be a whole number, not a string
+ ^ this is a string
  ? role base declares it at roles/base:6
 roles/base:9:7: `facts` is a name that templates already have
  ^ reserved
@@ -239,6 +237,8 @@ roles/base:23:1: a handler does exactly one thing
 roles/late:2:10: roles wait for each other: base → late → base
  ^ closes the circle
  ? take one of these roles out of an `after`
+templates/base/hosts.j2:2:7: syntax error: unexpected end of block
+ ^ here
 "
     );
 }
@@ -335,8 +335,8 @@ fn inventory_and_roles_must_agree() {
 datahub.toml:3:6: unknown variable `timezon`
  ^ no role of any node declares it
  ? did you mean `timezone`?
-datahub.toml:4:17: `timezone` must be a string, not integer
- ^ this is of type integer
+datahub.toml:4:17: `timezone` must be a string, not a whole number
+ ^ this is a whole number
  ? role base declares it at roles/base:2
 ",
         ),

@@ -44,7 +44,7 @@ fn a_held_dpkg_lock_is_waited_for_and_its_holder_named() {
     wait(&lab, "[ -e /run/inside ]");
     let pid = lab.sh(
         "alpha",
-        "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = apt-get ] && echo ${p#/proc/}; done; true",
+        "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = apt-get ] && echo ${p#/proc/}; done | sort -n | head -n 1",
     );
     let named = format!("held by process {pid} (apt-get)");
     let begun = Instant::now();
@@ -76,11 +76,14 @@ fn resources_that_undo_one_another_are_both_named() {
     converges(&lab);
 
     // Each time round: neither ever holds.
-    let lines = "[[resource]]\n[resource.line]\npath = \"/etc/fought-over\"\nprefix = \"v=\"\nline = \"v=1\"\ncreate = true\n\
+    let lines = "[[resource]]\n[resource.file]\npath = \"/etc/fought-over\"\ncontent = \"v=1\\n\"\n\
          [[resource]]\n[resource.line]\npath = \"/etc/fought-over\"\nprefix = \"v=\"\nline = \"v=2\"\n";
     role(&lab, lines);
     for _ in 0..2 {
-        fails(&lab, &["/etc/fought-over", "is not any more", "role.toml:3", "role.toml:9"]);
+        fails(
+            &lab,
+            &["file /etc/fought-over: it was as wanted", "role.toml:3", "undid it: line /etc/fought-over"],
+        );
     }
     role(&lab, FILE);
     converges(&lab);
@@ -88,7 +91,7 @@ fn resources_that_undo_one_another_are_both_named() {
 
 #[test]
 fn a_step_that_hangs_is_named_now_and_by_the_next_run() {
-    let hangs = "[[resource]]\n[resource.command]\nname = \"hangs\"\ncreates = \"/etc/hung\"\ntimeout_seconds = 3\n\
+    let hangs = "[[resource]]\n[resource.command]\nname = \"hangs\"\ncreates = \"/etc/hung\"\ntimeout_seconds = 3\nlong = true\n\
          run = '''\nwhile [ -e /root/hold ]; do sleep 0.2; done\ntouch /etc/hung'''\n";
     let Some(lab) = alpha("hang", hangs) else { return };
     lab.sh("alpha", "touch /root/hold");

@@ -126,7 +126,7 @@ impl Fixture {
         assert_cmd::Command::from_std(self.command(args))
     }
 
-    /// The same, to be started and looked at while it goes.
+    /// The same, to be started and not waited for.
     pub fn command(&self, args: &[&str]) -> Command {
         let home = self.dir().join("home");
         std::fs::create_dir_all(&home).expect("made");

@@ -70,6 +70,7 @@ impl Run<'_> {
             let progress = |still: &str| self.say(role, &format!("node {node}: {still}"));
             cluster.wait_ready(node, &Ready::default(), *limit, &progress).await?;
             cluster.apply_node(node, wanted).await?;
+            cluster.bring_back(node).await?;
             Ok(())
         };
         work.await.map_err(|e| self.cluster_failure(role, Some(planned), &e))
@@ -89,7 +90,10 @@ impl Run<'_> {
             }
             if node.drain {
                 let progress = |step: drain::Progress| self.say(role, &describe(&step));
-                cluster.take_out(&node.name, &DrainOptions::default(), &progress).await?;
+                // What is in emptyDir volumes goes with its pod, as in any eviction: refusing because of it would leave
+                // no way to restart a node.
+                let options = DrainOptions { delete_emptydir: true, ..DrainOptions::default() };
+                cluster.take_out(&node.name, &options, &progress).await?;
             }
             Ok(Some(cluster))
         };

@@ -1,0 +1,140 @@
+//! A run that is killed (SIGKILL, no time for anything) at any moment leaves a node that the next run converges,
+//! notified restarts included: real machines, killed at fifty moments, against one that was never disturbed.
+#![cfg(feature = "lab")]
+#![allow(clippy::print_stderr)]
+
+mod support;
+
+#[path = "kill/machine.rs"]
+mod machine;
+#[path = "kill/moments.rs"]
+mod moments;
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use machine::Machine;
+use moments::Moment;
+use support::Fixture;
+
+const MOMENTS: usize = 50;
+
+/// The machine that is never disturbed.
+const CALM: &str = "calm";
+/// Those whose runs are killed: by turns, so that fifty kills take no hour. Half of them log in as root, the others
+/// go through sudo, which handles a connection that is gone in its own way.
+const DISTURBED: [&str; 4] = ["root-1", "root-2", "sudo-1", "sudo-2"];
+
+fn inventory() -> String {
+    let node = |name: &str| {
+        format!(
+            "\n[nodes.{name}]\nhost = \"{name}.home.arpa\"\narch = \"amd64\"\nos = \"debian-13\"\n\
+             roles = [\"kill-front\", \"kill-back\"]\n"
+        )
+    };
+    let nodes: String = [CALM].iter().chain(&DISTURBED).map(|name| node(name)).collect();
+    format!("[cluster]\nname = \"kill\"\n\n[ssh]\nuser = \"kim\"\n{nodes}")
+}
+
+/// Lets datahub log in as root to some machines; all of them have the account that goes through sudo.
+fn log_in_as_root(lab: &Fixture, is_root: impl Fn(&str) -> bool) {
+    let text = std::fs::read_to_string(lab.dir().join("datahub.toml")).expect("written by `up`");
+    let mut inventory: toml::Table = text.parse().expect("TOML");
+    let nodes = inventory["nodes"].as_table_mut().expect("a table");
+    for (_, node) in nodes.iter_mut().filter(|(name, _)| is_root(name)) {
+        let ssh = node.get_mut("ssh").and_then(toml::Value::as_table_mut).expect("how to log in");
+        ssh.insert("user".into(), "root".into());
+    }
+    lab.write("datahub.toml", &inventory.to_string());
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_one() {
+    let Some(mut lab) = support::lab("kill") else { return };
+    let nodes: Vec<&str> = [CALM].into_iter().chain(DISTURBED).collect();
+    lab.up(&inventory(), &nodes);
+    log_in_as_root(&lab, |node| !node.starts_with("sudo"));
+    lab.write("roles/kill-front/role.toml", include_str!("kill/front.toml"));
+    lab.write("roles/kill-back/role.toml", include_str!("kill/back.toml"));
+    let lab = &lab;
+    let machines: Vec<Machine<'_>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            nodes.iter().map(|node| scope.spawn(move || Machine::set_up(lab, node))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("set up")).collect()
+    });
+    let (calm, disturbed) = machines.split_first().expect("five machines");
+
+    let run = calm.run(None);
+    assert_eq!(run.failure(), None);
+    let model = calm.look();
+    eprintln!(
+        "undisturbed: {} events in {} ms, {}",
+        run.timeline.len(),
+        run.took.as_millis(),
+        run.timeline.work()
+    );
+    assert_eq!(machine::started_too_early(&model), Vec::<String>::new());
+    check_model(&model);
+    let again = calm.run(None);
+    assert_eq!((again.failure(), again.timeline.summary()), (None, Some((0, 0))));
+    assert_eq!(machine::differences(&model, &calm.look()), Vec::<String>::new());
+
+    let started = Instant::now();
+    let moments = run.timeline.moments(MOMENTS);
+    let queue: Mutex<VecDeque<Moment>> = Mutex::new(moments.into());
+    let problems: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let next = || queue.lock().expect("no panic").pop_front();
+    std::thread::scope(|scope| {
+        for machine in disturbed {
+            scope.spawn(|| {
+                while let Some(moment) = next() {
+                    let (line, found) = machine.survives(&moment, &model);
+                    let verdict = if found.is_empty() { "ok" } else { "FAILED" };
+                    eprintln!("{verdict:6} {line}");
+                    let mut problems = problems.lock().expect("no panic");
+                    for problem in found {
+                        eprintln!("       {problem}");
+                        problems.push(format!("{line}\n  {problem}"));
+                    }
+                }
+            });
+        }
+    });
+    eprintln!("{MOMENTS} moments in {} s", started.elapsed().as_secs());
+    let problems = problems.into_inner().expect("no panic");
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+}
+
+/// What the comparison stands on: the undisturbed machine is what the roles say, and what its services have read is
+/// what their files hold.
+fn check_model(model: &machine::State) {
+    for (key, value) in [
+        ("service agent.read", "flavour=plum /etc/kill-agent.conf: port = 2 "),
+        // Once by the package, once by the handler.
+        ("service agent.starts", "started started "),
+        (
+            "service own.read",
+            "flavour=none /etc/kill/own.conf: own = yes /srv/kill/built: first second /etc/kill/last.conf: last = yes ",
+        ),
+        // By the unit, and by a handler in each of the two roles.
+        ("service own.starts", "started started started "),
+        ("service late.read", "flavour=none /etc/kill/late.conf: late "),
+        ("service late.starts", "started started "),
+        ("service plain.read", "flavour=none /etc/kill/plain.conf: plain = yes "),
+        ("service plain.starts", "started "),
+        ("service lister.reloads", "reloaded "),
+        ("service lister.starts", "started "),
+        ("service still.starts", "started "),
+        ("sshd", "has read yes"),
+        ("sysctl log_martians", "1"),
+        ("packages half done", ""),
+        ("processes", ""),
+    ] {
+        assert_eq!(model.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert!(
+        model.contains_key("sum /var/lib/kill/rebuilt") && !model.contains_key("file /var/lib/kill/never")
+    );
+    assert!(model.contains_key("file /etc/kill/token") && !model.contains_key("file /etc/kill/old"));
+}
