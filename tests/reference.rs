@@ -55,6 +55,10 @@ fn read_type(source: &str, type_name: &str) -> (String, Vec<Field>) {
         } else if line.starts_with("pub(") {
             // Not read from a table: set by the type that owns it.
             doc.clear();
+        } else if line.starts_with("pub(") {
+            // Set by other types, never by a role.
+            doc.clear();
+            optional = false;
         } else if let Some((name, kind)) = line.trim_start_matches("pub ").split_once(": ") {
             let kind = kind.trim_end_matches(',');
             let inner = kind.strip_prefix("Option<").and_then(|k| k.strip_suffix('>'));

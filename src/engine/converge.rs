@@ -16,6 +16,7 @@ use crate::probe::sh::{Probe, ReadError};
 use crate::probe::{Answers, Facts, Question};
 use crate::resource::{Change, Verdict};
 use crate::role::{Action, NodePlan, Planned, RolePlan};
+use crate::transport::prompt::printable;
 use crate::transport::{self, Hold, Output, Script, Transport};
 
 /// How often a step is sent again over a new connection.
@@ -26,6 +27,10 @@ const REBOOT_LIMIT: Duration = Duration::from_secs(600);
 const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a step that an earlier run left running is waited for: as long as the longest of apt's may take.
 const LEFT_OVER_LIMIT: Duration = Duration::from_secs(1800);
+/// How often a long step is listened to.
+const LISTEN_EVERY: Duration = Duration::from_secs(8);
+/// Characters of what a long step says that are shown while it goes on.
+const SAID_LIMIT: usize = 200;
 /// Lines of a failed step that are shown.
 const LAST_LINES: usize = 20;
 
@@ -280,7 +285,12 @@ impl<'a> Run<'a> {
         change: &Change,
     ) -> Result<(), Stop> {
         let started = Instant::now();
-        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: planned.label() });
+        self.emit(Event::Step {
+            node: self.node(),
+            role: role.name.clone(),
+            step: planned.label(),
+            says: None,
+        });
         self.steps += 1;
         if let Some(transfer) = &change.transfer {
             self.bring(role, planned, transfer).await?;
@@ -307,10 +317,11 @@ impl<'a> Run<'a> {
         let pending = self.seen.pending_handlers().cloned().unwrap_or_default();
         self.seen = Answers::new(facts)
             .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
-        let output = self
-            .run(&Script::new(probe.script()).timeout(change.timeout))
-            .await
-            .map_err(|e| self.step_failure(role, Some(planned), &e))?;
+        let script = Script::new(probe.script()).timeout(change.timeout);
+        let heard = long.as_ref().map(|id| self.listen(role, planned, id));
+        let output = self.run(&script).await;
+        drop(heard);
+        let output = output.map_err(|e| self.step_failure(role, Some(planned), &e))?;
         if let Some(id) = long {
             // A courtesy, as the next run's lock clears it away too.
             let _ = self.run(&Script::new(step::forget(&id))).await;
@@ -347,13 +358,35 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Tells, until the guard is dropped, what a long step prints: that apt waits for another program's lock, say.
+    fn listen(&self, role: &RolePlan, planned: &Planned, id: &str) -> Listener {
+        let (transport, events) = (self.transport.clone(), self.context.events.clone());
+        let (node, role, step) = (self.node(), role.name.clone(), planned.label());
+        let redact = self.context.redact.clone();
+        let script = Script::new(step::last_line(id)).timeout(LISTEN_EVERY);
+        Listener(tokio::spawn(async move {
+            let mut told = None;
+            loop {
+                tokio::time::sleep(LISTEN_EVERY).await;
+                let Ok(output) = transport.run(&script).await else { continue };
+                let line = printable(redact(&String::from_utf8_lossy(&output.stdout)).trim());
+                let line: String = line.chars().take(SAID_LIMIT).collect();
+                if !line.is_empty() && told.as_ref() != Some(&line) {
+                    let (node, role, step) = (node.clone(), role.clone(), step.clone());
+                    events.emit(Event::Step { node, role, step, says: Some(line.clone()) });
+                    told = Some(line);
+                }
+            }
+        }))
+    }
+
     async fn handler(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
         let started = Instant::now();
         let what = step::describe(&handler.action);
         if self.lock.is_none() {
             self.take_lock(role).await?;
         }
-        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone() });
+        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone(), says: None });
         let context = self.context;
         let mut turn = None;
         let mut cluster = None;
@@ -524,7 +557,7 @@ impl<'a> Run<'a> {
                 Lock::Busy(holder) => {
                     return Err(Failure {
                         message: format!("another run is changing this node: {holder}"),
-                        hint: Some("wait for it to end; its lock goes away with it".into()),
+                        hint: Some("wait for it to end; its lock goes away with it, within a minute if it lost the node".into()),
                         ..Failure::default()
                     }
                     .into());
@@ -545,7 +578,7 @@ impl<'a> Run<'a> {
                     let waits = format!("waiting for an earlier run's {what} (process {process})");
                     if told.as_ref() != Some(&waits) {
                         let (node, role) = (self.node(), role.name.clone());
-                        self.emit(Event::Step { node, role, step: waits.clone() });
+                        self.emit(Event::Step { node, role, step: waits.clone(), says: None });
                         told = Some(waits);
                     }
                 }
@@ -581,13 +614,27 @@ impl<'a> Run<'a> {
         if probe.is_empty() {
             return Ok(());
         }
-        let output = self
-            .run(&Script::new(probe.script()))
-            .await
-            .map_err(|e| transport_failure("look at the node", &e))?;
+        let output = self.run(&Script::new(probe.script())).await.map_err(|e| self.unasked(questions, &e))?;
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
         self.seen.extend(answers);
         Ok(())
+    }
+
+    /// Nothing came back. Of all questions only a command's guard is somebody else's shell, which may hang.
+    fn unasked(&self, questions: &[Question], error: &transport::Error) -> Stop {
+        let stop = transport_failure("look at the node", error);
+        let mut guarded = self.plan.roles.iter().flat_map(|role| &role.resources).filter(|planned| {
+            let asks = planned.resource.questions();
+            asks.iter().any(|q| matches!(q, Question::Guard(_)) && questions.contains(q))
+        });
+        match (stop, error) {
+            (Stop::Failed(failure), transport::Error::Timeout(_)) => {
+                let names: Vec<String> = guarded.by_ref().map(Planned::label).collect();
+                let hint = format!("a guard (`unless`) may hang; these have one: {}", names.join(", "));
+                Stop::Failed(Box::new(if names.is_empty() { *failure } else { failure.hint(hint) }))
+            }
+            (stop, _) => stop,
+        }
     }
 
     /// Runs an idempotent script; over a new connection if the old one was lost.
@@ -683,6 +730,15 @@ impl<'a> Run<'a> {
         let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(LAST_LINES);
         lines[from..].iter().map(|l| l.chars().take(500).collect()).collect()
+    }
+}
+
+/// Ends with its guard.
+struct Listener(tokio::task::JoinHandle<()>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -41,6 +41,9 @@ pub enum Event {
         node: String,
         role: String,
         step: String,
+        /// What a long step printed last, when it has gone on for a while.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        says: Option<String>,
     },
     /// A resource differs. In a dry run nothing follows; else `Changed` or `NodeFailed`.
     Differs {

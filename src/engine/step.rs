@@ -29,6 +29,9 @@ impl Lock {
     }
 }
 
+/// Seconds without a beat after which a node takes the holder of its lock for gone.
+const HOLDER_LIMIT: u32 = 40;
+
 /// Seconds a node is asked to wait for a left-over step before it says that there is one.
 const LEFT_OVER_WAIT: u32 = 5;
 
@@ -63,8 +66,8 @@ printf '%s\n' {owner} {id} $$ >/run/datahub/owner
   case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
 done
 echo locked
-# Not with the lock: who holds it can then be ended by ending this shell.
-cat >/dev/null 8>&-"#
+# Until the input ends or the beats stay out. Not with the lock: it goes when this shell does.
+while [ -n "$(timeout {HOLDER_LIMIT} dd bs=64 count=1 2>/dev/null 8>&-)" ]; do :; done"#
     )
 }
 
@@ -113,6 +116,12 @@ pub fn long(what: &str, shell: &str, id: &str) -> String {
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
         .replace("WHAT", &quote(what))
         .replace("SCRIPT", &emit(shell.as_bytes()))
+}
+
+/// Prints the last line that a long step has printed so far.
+pub fn last_line(id: &str) -> String {
+    let out = quote(&format!("/run/datahub/step-{id}/out"));
+    format!("tail -c 2000 {out} 2>/dev/null | tr '\\r' '\\n' | grep . | tail -n 1")
 }
 
 /// Clears away a long step whose answer has arrived.
@@ -305,6 +314,7 @@ mod tests {
             marked("base", &notify, true, "cat <<'X'\n)\nX"),
             long("package it's", "echo hi", "1"),
             forget("1"),
+            last_line("run-1-1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),

@@ -129,7 +129,7 @@ impl Package {
             "{REFRESH}\
              install() {{ apt install {} -- {}; }}\n\
              fresh || refresh\n\
-             install || {{ [ -z \"$refreshed\" ] && ! grep -q 'get lock /var/' \"$messages\" && refresh && install; }} || exit 1\n",
+             install || {{ [ -z \"$refreshed\" ] && ! grep -q 'dpkg frontend lock\\|get lock /var/' \"$messages\" && refresh && install; }} || exit 1\n",
             options.join(" "),
             quote_all(words),
         )

@@ -240,9 +240,23 @@ impl Transport for Local {
     }
 }
 
-/// The guard holds the shell's input; a task reads on, so that the shell never blocks on its output.
+/// A task has the shell's input until the guard is dropped; another reads on, so that the shell never blocks on
+/// its output.
 fn keep(running: Running) -> Hold {
     let Running { mut child, stdin, mut stdout, mut stderr, .. } = running;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let Some(mut stdin) = stdin else { return };
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return,
+                () = tokio::time::sleep(super::BEAT_EVERY) => {
+                    // A script that has ended has no use for it.
+                    let _ = stdin.write_all(super::BEAT).await;
+                }
+            }
+        }
+    });
     tokio::spawn(async move {
         let (mut out, mut err) = (tokio::io::sink(), tokio::io::sink());
         // What a held script prints later is of no use, nor is a failure to read it.
@@ -252,7 +266,7 @@ fn keep(running: Running) -> Hold {
             child.wait()
         );
     });
-    Hold(Box::new(stdin))
+    Hold(Box::new(stop))
 }
 
 #[cfg(test)]

@@ -18,6 +18,11 @@ pub mod sudo;
 /// At most this much of a script's output is kept; more is an error ([`Error::TooMuch`]), never a hang.
 pub const OUTPUT_LIMIT: usize = 32 * 1024 * 1024;
 
+/// How often a held script is given a [`BEAT`].
+pub const BEAT_EVERY: Duration = Duration::from_secs(10);
+/// One byte on the input of a held script: its holder lives. A node may believe in a dead connection for hours.
+const BEAT: &[u8] = b".";
+
 /// What to run. The text is POSIX sh.
 #[derive(Clone)]
 pub struct Script {
@@ -52,7 +57,7 @@ pub enum Error {
     #[error("cannot reach {address}: {why}")]
     Unreachable { address: String, why: String },
     #[error("the host key of {host} has changed: expected {expected}, got {actual}")]
-    HostKeyChanged { host: String, expected: String, actual: String },
+    HostKeyChanged { host: String, expected: String, actual: String, pinned: bool },
     #[error("the host key of {host} is not known ({fingerprint})")]
     HostKeyUnknown { host: String, fingerprint: String },
     #[error("the host key of {host} is revoked")]
@@ -86,6 +91,10 @@ impl Error {
         Some(match self {
             Self::Unreachable { .. } => {
                 "is the machine on, and is `host` right in the inventory? Try: ssh with the same address"
+                    .into()
+            }
+            Self::HostKeyChanged { pinned: true, .. } => {
+                "if the machine was installed anew, check its key on its own console, then correct `host_key` in the inventory; otherwise someone may be listening"
                     .into()
             }
             Self::HostKeyChanged { host, .. } => format!(
@@ -150,7 +159,8 @@ pub trait Transport: Send + Sync {
     fn run<'a>(&'a self, script: &'a Script) -> Answer<'a>;
 
     /// Starts a script as root that lives until the returned guard is dropped or the connection ends, and
-    /// resolves with its first line of output. For locks: the script must end when its input does.
+    /// resolves with its first line of output. For locks: the script must end when its input does; every
+    /// [`BEAT_EVERY`] a byte comes, so that it can end too when its holder has gone without a word.
     fn hold<'a>(&'a self, script: &'a Script) -> Holding<'a>;
 
     /// Opens a TCP connection from the machine to `host:port`: over SSH a direct-tcpip channel, so the port

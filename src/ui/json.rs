@@ -10,7 +10,7 @@
 //! | `connecting`, `connected` | `address`; `milliseconds` |
 //! | `waiting` | `on`: the role that must be done on other nodes first |
 //! | `role-started`, `role-finished` | `resources`; `changed` |
-//! | `step` | `step`: what the node is doing now |
+//! | `step` | `step`: what the node is doing now; `says`: what a long one printed last |
 //! | `differs` | `resource`, `place`, `differences`, `notify`. In a dry run this is the plan |
 //! | `changed` | `resource`, `milliseconds`: made so and read back |
 //! | `unknown` | `resource`, `reason`: cannot be told before the run |

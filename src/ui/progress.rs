@@ -69,7 +69,13 @@ impl Progress {
             Event::RoleStarted { node, role, .. } => {
                 self.at(node).works(Some(role), "comparing".into(), now);
             }
-            Event::Step { node, role, step } => self.at(node).works(Some(role), step.clone(), now),
+            Event::Step { node, role, step, says: None } => {
+                self.at(node).works(Some(role), step.clone(), now)
+            }
+            // The same step goes on: its time does too.
+            Event::Step { node, step, says: Some(says), .. } => {
+                self.at(node).doing = format!("{step}: {says}")
+            }
             Event::Retrying { node, .. } => {
                 let activity = self.at(node);
                 let role = activity.role.clone();
@@ -159,7 +165,8 @@ mod tests {
     fn a_long_step_is_told_every_thirty_seconds() {
         let seconds = Duration::from_secs;
         let mut progress = Progress::default();
-        let step = Event::Step { node: "nas".into(), role: "base".into(), step: "package curl".into() };
+        let step =
+            Event::Step { node: "nas".into(), role: "base".into(), step: "package curl".into(), says: None };
         progress.take(&step, seconds(5));
         let mut told =
             |at| progress.long(seconds(at)).iter().map(|(_, _, d)| d.as_secs()).collect::<Vec<u64>>();

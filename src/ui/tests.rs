@@ -384,7 +384,12 @@ async fn play() {
                     vec![Difference::value("a", None, Some("b"))],
                     &[],
                 ));
-                events.emit(Event::Step { node: node.clone(), role: "base".into(), step: resource.clone() });
+                events.emit(Event::Step {
+                    node: node.clone(),
+                    role: "base".into(),
+                    step: resource.clone(),
+                    says: None,
+                });
                 wait(900 + 130 * at as u64 + if step == 3 && at == 1 { 9000 } else { 0 }).await;
                 events.emit(changed(&node, "base", &resource, 900));
             }

@@ -123,7 +123,12 @@ impl Run<'_> {
     }
 
     fn say(&self, role: &RolePlan, step: &str) {
-        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: step.to_owned() });
+        self.emit(Event::Step {
+            node: self.node(),
+            role: role.name.clone(),
+            step: step.to_owned(),
+            says: None,
+        });
     }
 
     fn cluster_failure(&self, role: &RolePlan, planned: Option<&Planned>, error: &kube::Error) -> Stop {

@@ -49,7 +49,7 @@ impl Run<'_> {
             let part = done.saturating_mul(100) / total / TOLD * TOLD;
             if told.fetch_max(part, Ordering::Relaxed) < part {
                 let step = format!("{label}: {doing}, {part} % of {}", artifact::size(total));
-                events.emit(Event::Step { node: node.clone(), role: role.clone(), step });
+                events.emit(Event::Step { node: node.clone(), role: role.clone(), step, says: None });
             }
         })
     }

@@ -105,9 +105,15 @@ async fn keep(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut deadline: Option<Instant> = None;
+    let mut beats = tokio::time::interval(transport::BEAT_EVERY);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let late = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
+            // A beat that does not get through in time is left out: reading must go on.
+            _ = beats.tick(), if deadline.is_none() => {
+                let _ = timeout(END_GRACE, write.data(transport::BEAT.to_vec())).await;
+            }
             message = read.wait() => if message.is_none() { break },
             _ = &mut stopped, if deadline.is_none() => {
                 deadline = Some(Instant::now() + END_GRACE);

@@ -98,6 +98,7 @@ impl HostKey {
             host: self.name(),
             expected,
             actual: fingerprint(key),
+            pinned: self.pinned.is_some(),
         };
         if let Some(pinned) = &self.pinned {
             return if pinned.key_data() == key.key_data() {

@@ -137,7 +137,12 @@ pub fn real_run() -> Vec<Event> {
         Event::RoleStarted { node: "orpi-1".into(), role: "base".into(), resources: 40 },
         note("orpi-1", "sysctl vm.swappiness", "cannot be read here: the kernel is the host's"),
         differs("orpi-1", "base", "file /etc/hosts", hosts(), &["restart-ssh"]),
-        Event::Step { node: "orpi-1".into(), role: "base".into(), step: "file /etc/hosts".into() },
+        Event::Step {
+            node: "orpi-1".into(),
+            role: "base".into(),
+            step: "file /etc/hosts".into(),
+            says: None,
+        },
         changed("orpi-1", "base", "file /etc/hosts", 120),
         Event::Waiting { node: "laptop".into(), role: "k3s-agent".into(), on: "k3s-server".into() },
         differs("nas", "base", "package crul", vec![Difference::value("crul", None, Some("installed"))], &[]),
@@ -230,8 +235,12 @@ pub fn activity() -> Progress {
     let mut progress = Progress::default();
     let long = "a-node-with-a-rather-long-name.home.arpa";
     let nodes = ["orpi-1", "orpi-2", "日本語", long, "nas", "laptop", "pi"];
-    let step =
-        |node: &str, step: &str| Event::Step { node: node.into(), role: "base".into(), step: step.into() };
+    let step = |node: &str, step: &str| Event::Step {
+        node: node.into(),
+        role: "base".into(),
+        step: step.into(),
+        says: None,
+    };
     let connecting = |node: &str| Event::Connecting { node: node.into(), address: "192.0.2.1".into() };
     let events = [
         started(false, &nodes),
