@@ -11,14 +11,23 @@ mod machine;
 mod moments;
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use machine::Machine;
+use machine::{Machine, State};
 use moments::Moment;
 use support::Fixture;
 
 const MOMENTS: usize = 50;
+
+/// What is run, and at how many moments it is killed: the roles by themselves, so that what comes late in one has not
+/// to wait for all before it, and all of them together.
+const RUNS: [(&str, usize); 4] = [
+    ("kill-agent", 12),
+    ("kill-text", 16),
+    ("kill-own,kill-back", 16),
+    ("kill-agent,kill-text,kill-own,kill-back", 6),
+];
 
 /// The machine that is never disturbed.
 const CALM: &str = "calm";
@@ -30,7 +39,7 @@ fn inventory() -> String {
     let node = |name: &str| {
         format!(
             "\n[nodes.{name}]\nhost = \"{name}.home.arpa\"\narch = \"amd64\"\nos = \"debian-13\"\n\
-             roles = [\"kill-front\", \"kill-back\"]\n"
+             roles = [\"kill-agent\", \"kill-text\", \"kill-own\", \"kill-back\"]\n"
         )
     };
     let nodes: String = [CALM].iter().chain(&DISTURBED).map(|name| node(name)).collect();
@@ -49,13 +58,22 @@ fn log_in_as_root(lab: &Fixture, is_root: impl Fn(&str) -> bool) {
     lab.write("datahub.toml", &inventory.to_string());
 }
 
+/// A run to be killed, and what its machine must be like in the end.
+struct Job {
+    roles: &'static str,
+    moment: Moment,
+    model: Arc<State>,
+}
+
 #[test]
 fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_one() {
     let Some(mut lab) = support::lab("kill") else { return };
     let nodes: Vec<&str> = [CALM].into_iter().chain(DISTURBED).collect();
     lab.up(&inventory(), &nodes);
     log_in_as_root(&lab, |node| !node.starts_with("sudo"));
-    lab.write("roles/kill-front/role.toml", include_str!("kill/front.toml"));
+    lab.write("roles/kill-agent/role.toml", include_str!("kill/agent.toml"));
+    lab.write("roles/kill-text/role.toml", include_str!("kill/text.toml"));
+    lab.write("roles/kill-own/role.toml", include_str!("kill/own.toml"));
     lab.write("roles/kill-back/role.toml", include_str!("kill/back.toml"));
     let lab = &lab;
     let machines: Vec<Machine<'_>> = std::thread::scope(|scope| {
@@ -65,31 +83,37 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_one() {
     });
     let (calm, disturbed) = machines.split_first().expect("five machines");
 
-    let run = calm.run(None);
-    assert_eq!(run.failure(), None);
-    let model = calm.look();
-    eprintln!(
-        "undisturbed: {} events in {} ms, {}",
-        run.timeline.len(),
-        run.took.as_millis(),
-        run.timeline.work()
-    );
-    assert_eq!(machine::started_too_early(&model), Vec::<String>::new());
-    check_model(&model);
-    let again = calm.run(None);
-    assert_eq!((again.failure(), again.timeline.summary()), (None, Some((0, 0))));
-    assert_eq!(machine::differences(&model, &calm.look()), Vec::<String>::new());
+    // Moments of all runs, dealt out so that none is left for the end.
+    let mut moments: Vec<(usize, Job)> = Vec::new();
+    for (roles, count) in RUNS {
+        calm.put_back();
+        let run = calm.run(roles, None);
+        assert_eq!(run.failure(), None);
+        let again = calm.run(roles, None);
+        assert_eq!((again.failure(), again.timeline.summary()), (None, Some((0, 0))));
+        let model = Arc::new(calm.look());
+        let (events, took) = (run.timeline.len(), run.took.as_millis());
+        eprintln!("undisturbed {roles}: {events} events in {took} ms, {}", run.timeline.work());
+        assert_eq!(machine::started_too_early(&model), Vec::<String>::new());
+        if roles.contains("agent") && roles.contains("back") {
+            check_model(&model);
+        }
+        let job = |moment| Job { roles, moment, model: model.clone() };
+        let chosen = run.timeline.moments(count);
+        moments.extend(chosen.into_iter().enumerate().map(|(at, moment)| (at * 1000 / count, job(moment))));
+    }
+    assert_eq!(moments.len(), MOMENTS);
+    moments.sort_by_key(|(at, _)| *at);
 
     let started = Instant::now();
-    let moments = run.timeline.moments(MOMENTS);
-    let queue: Mutex<VecDeque<Moment>> = Mutex::new(moments.into());
+    let queue: Mutex<VecDeque<Job>> = Mutex::new(moments.into_iter().map(|(_, job)| job).collect());
     let problems: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let next = || queue.lock().expect("no panic").pop_front();
     std::thread::scope(|scope| {
         for machine in disturbed {
             scope.spawn(|| {
-                while let Some(moment) = next() {
-                    let (line, found) = machine.survives(&moment, &model);
+                while let Some(Job { roles, moment, model }) = next() {
+                    let (line, found) = machine.survives(roles, &moment, &model);
                     let verdict = if found.is_empty() { "ok" } else { "FAILED" };
                     eprintln!("{verdict:6} {line}");
                     let mut problems = problems.lock().expect("no panic");
@@ -108,7 +132,7 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next_one() {
 
 /// What the comparison stands on: the undisturbed machine is what the roles say, and what its services have read is
 /// what their files hold.
-fn check_model(model: &machine::State) {
+fn check_model(model: &State) {
     for (key, value) in [
         ("service agent.read", "flavour=plum /etc/kill-agent.conf: port = 2 "),
         // Once by the package, once by the handler.

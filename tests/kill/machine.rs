@@ -49,11 +49,12 @@ impl<'a> Machine<'a> {
         text.lines().filter_map(line).collect()
     }
 
-    /// Runs datahub, to its end or to the moment at which it is killed.
-    pub fn run(&self, moment: Option<&Moment>) -> Ended {
+    /// Runs datahub for some roles, to its end or to the moment at which it is killed.
+    pub fn run(&self, roles: &str, moment: Option<&Moment>) -> Ended {
         let said = self.lab.dir().join(format!("{}.stderr", self.node));
         let file = std::fs::File::create(&said).expect("made");
-        let mut command = self.lab.command(&["provision", "--node", self.node, "--format", "json"]);
+        let mut command =
+            self.lab.command(&["provision", "--node", self.node, "--role", roles, "--format", "json"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let started = Instant::now();
         let mut child = command.spawn().expect("datahub runs");
@@ -65,16 +66,16 @@ impl<'a> Machine<'a> {
     }
 
     /// Kills a run, lets the next one finish, and says all that is not as on the machine that was never disturbed.
-    pub fn survives(&self, moment: &Moment, model: &State) -> (String, Vec<String>) {
+    pub fn survives(&self, roles: &str, moment: &Moment, model: &State) -> (String, Vec<String>) {
         self.put_back();
         let before = self.look();
         let rest = differences(&self.fresh, &before);
         let mut problems: Vec<String> = rest.iter().map(|what| format!("not put back: {what}")).collect();
 
-        let killed = self.run(Some(moment));
-        let next = self.run(None);
+        let killed = self.run(roles, Some(moment));
+        let next = self.run(roles, None);
         problems.extend(next.failure().map(|failure| format!("the next run failed: {failure}")));
-        let third = self.run(None);
+        let third = self.run(roles, None);
         problems.extend(third.failure().map(|failure| format!("the third run failed: {failure}")));
         match third.timeline.summary() {
             Some((0, 0)) => {}
@@ -89,7 +90,7 @@ impl<'a> Machine<'a> {
             }
         }
         let line = format!(
-            "{}: {}; killed after {} ms {}; next run {} ms, {}",
+            "{} {roles}: {}; killed after {} ms {}; next run {} ms, {}",
             self.node,
             moment.what,
             killed.took.as_millis(),
@@ -113,6 +114,7 @@ pub fn started_too_early(state: &State) -> Vec<String> {
         for file in *files {
             match (time(unit), time(file)) {
                 (Some(started), Some(changed)) if started > changed => {}
+                (None, None) => {}
                 (started, changed) => {
                     problems.push(format!("{unit} started at {started:?}, {file} changed at {changed:?}"));
                 }

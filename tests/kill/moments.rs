@@ -129,13 +129,18 @@ impl Timeline {
                 others.push(moment(2));
             }
         }
-        let more = count.saturating_sub(wanted.len());
-        let spread = (0..more).map(|at| others[at * others.len() / more].clone());
-        let mut moments: Vec<Moment> = spread.collect();
-        wanted.truncate(count);
-        moments.extend(wanted);
+        let mut moments = spread(wanted, count);
+        moments.extend(spread(others, count - moments.len()));
         moments.sort();
         moments
+    }
+}
+
+/// So many of all, at equal distances.
+fn spread(all: Vec<Moment>, count: usize) -> Vec<Moment> {
+    match all.len() <= count {
+        true => all,
+        false => (0..count).map(|at| all[at * all.len() / count].clone()).collect(),
     }
 }
 
