@@ -46,9 +46,12 @@ pub fn mark(role: &str, handlers: &[String]) -> String {
 }
 
 /// A short change, one at a time on the node. Handlers are marked first.
+///
+/// The inner subshell must not be the last command of the outer one: dash would run it in the outer's process, and
+/// closing the descriptor there lets the lock go.
 pub fn short(role: &str, notify: &[String], shell: &str) -> String {
     format!(
-        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n{shell}\n) 9>&-\n) 9>>/run/datahub/step.lock",
+        "umask 022; mkdir -p -m 0700 /run/datahub\n{}(\nflock 9\n(\n{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
         mark(role, notify)
     )
 }
@@ -193,6 +196,18 @@ pub fn describe(action: &Action) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_step_holds_the_lock_and_nothing_it_starts_does() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().display().to_string();
+        let ask = format!("flock -n {path}/step.lock true && echo free || echo held");
+        let step = short("base", &[], &format!("{ask}; sleep 5 >/dev/null 2>&1 & exit 3"));
+        let script = format!("{}\necho $?; {ask}", step.replace("/run/datahub", &path));
+        let script = crate::shell::whole_or_nothing(&script);
+        let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh runs");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "held\n3\nfree\n", "{script}");
+    }
 
     #[test]
     fn dash_parses_every_step() {
