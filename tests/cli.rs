@@ -246,6 +246,19 @@ file = { path = "/etc/motd", content = "x", mod = "0644" }
     insta::assert_snapshot!(project.run(&["validate"]));
 }
 
+/// Where a secret is looked for, when it is nowhere. `validate` needs none.
+#[test]
+fn a_secret_that_is_nowhere() {
+    let inventory = "[cluster]\nname = \"home\"\n\n[nodes.alpha]\nhost = \"alpha.invalid\"\narch = \"amd64\"\n\
+                     os = \"debian-13\"\nroles = [\"keyed\"]\n";
+    let keyed = "description = \"Holds a secret\"\n\n[[resource]]\n\
+                 file = { path = \"/etc/keyed\", mode = \"0600\", content = \"{{ secret('token') }}\" }\n";
+    let project = Project::new(inventory).with("roles/keyed/role.toml", keyed);
+    let said = project.run(&["validate"]);
+    assert!(said.ends_with("--- exit 0\n"), "{said}");
+    insta::assert_snapshot!(project.run(&["plan", "--all"]));
+}
+
 #[test]
 fn toml_that_is_none() {
     insta::assert_snapshot!(Project::new("[cluster]\nname = \"home\n").run(&["validate"]));

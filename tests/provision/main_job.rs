@@ -78,6 +78,8 @@ const MENDED: &[&str] = &[
     "/etc/hosts",
     "/etc/localtime",
     "/etc/ssh/sshd_config.d/10-datahub.conf",
+    // sshd does not read it: it is for the handler that takes a lock-out back.
+    "/etc/ssh/sshd_config.d/10-datahub.conf.datahub-backup",
     "/etc/sysctl.d/90-datahub-cluster.conf",
     "/etc/systemd/system/dbus-org.freedesktop.timesync1.service",
     "/etc/systemd/system/swap.target",
