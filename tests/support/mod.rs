@@ -85,6 +85,11 @@ impl Fixture {
         self.lab.insert(lab)
     }
 
+    /// Takes up the lab that the binary itself has brought up with `--lab=NAME`.
+    pub fn adopt(&mut self) -> &Lab {
+        self.lab.insert(Lab::open(&self.name).expect("the binary brought it up"))
+    }
+
     /// Reads an inventory of real hosts, which is kept where the binary does not look for it.
     pub fn inventory(&self, text: &str) -> Inventory {
         let path = self.write("real/datahub.toml", text);
