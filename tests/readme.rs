@@ -145,7 +145,10 @@ fn toml_blocks() {
         let folder = clone();
         let inventory = folder.path().join("inventory/datahub.toml");
         let shipped = std::fs::read_to_string(&inventory).expect("there");
-        if block.text.contains("[nodes.") {
+        if block.text.starts_with("[cluster]") {
+            let node = "[nodes.one]\nhost = \"one.home.arpa\"\narch = \"amd64\"\nos = \"debian-13\"\n";
+            std::fs::write(&inventory, format!("{}\n{node}", block.text)).expect("written");
+        } else if block.text.contains("[nodes.") {
             // In place of the node of that name.
             let head = block.text.lines().find(|line| line.starts_with("[nodes.")).expect("a node");
             let (before, rest) = shipped.split_once(head).unwrap_or((&shipped, ""));
