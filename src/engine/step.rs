@@ -121,10 +121,11 @@ pub fn long(what: &str, shell: &str, id: &str) -> String {
         .replace("SCRIPT", &emit(shell.as_bytes()))
 }
 
-/// Prints the last line that a long step has printed so far.
+/// Prints the last line that a long step has printed so far: a whole one, for programs write in pieces of their own.
 pub fn last_line(id: &str) -> String {
     let out = quote(&format!("/run/datahub/step-{id}/out"));
-    format!("tail -c 2000 {out} 2>/dev/null | tr '\\r' '\\n' | grep . | tail -n 1")
+    let last = r#"{ k=; while IFS= read -r l; do [ -z "$l" ] || k=$l; done; printf '%s\n' "$k"; }"#;
+    format!("tail -c 2000 {out} 2>/dev/null | tr '\\r' '\\n' | {last}")
 }
 
 /// Clears away a long step whose answer has arrived.
