@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::event::{Event, Failure, Summary};
 use super::{Context, Interrupt, Target, step};
+use crate::probe::frame;
 use crate::probe::sh::Probe;
-use crate::probe::{Answers, Facts, Question};
+use crate::probe::{Answers, Question};
 use crate::resource::{Change, Verdict};
 use crate::role::{Action, NodePlan, Planned, RolePlan};
 use crate::transport::{self, Hold, Output, Script, Transport};
@@ -56,7 +57,8 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Connects, gathers facts, makes the plan and asks every question: two round trips after the login.
+    /// Connects, gathers facts, makes the plan and asks every question: one round trip after the login, a second one
+    /// if the facts bring up what the inventory's claims did not foresee.
     pub async fn open(target: &'a Target, context: &'a Context) -> Result<Run<'a>, Stop> {
         let started = Instant::now();
         let node = || target.node.clone();
@@ -79,10 +81,7 @@ impl<'a> Run<'a> {
             summary: Summary::default(),
             steps: 0,
         };
-        let facts = run.facts().await?;
-        run.plan = (target.plan)(&facts).map_err(Stop::Failed)?;
-        run.seen = Answers::new(facts);
-        run.ask_everything().await?;
+        run.look().await?;
         run.summary.resources = run.plan.roles.iter().map(|r| r.resources.len()).sum();
         Ok(run)
     }
@@ -274,7 +273,7 @@ impl<'a> Run<'a> {
         self.seen = Answers::new(facts)
             .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
         let output = self
-            .run(&Script::new(probe.script()).timeout(change.timeout))
+            .run(&asking(&probe).timeout(change.timeout))
             .await
             .map_err(|e| self.step_failure(role, Some(planned), &e))?;
         let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
@@ -325,7 +324,7 @@ impl<'a> Run<'a> {
             cluster = self.take_out(role, node).await?;
         }
         let probe = Probe::new([]).after(step::handler(&role.name, handler));
-        let script = Script::new(probe.script()).timeout(Duration::from_secs(600));
+        let script = asking(&probe).timeout(Duration::from_secs(600));
         let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
         let (status, text) = Probe::step(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
         if status != 0 {
@@ -377,7 +376,7 @@ impl<'a> Run<'a> {
             Err(_) => step::take_back(&role.name, handler),
         };
         let probe = Probe::new([]).after(shell);
-        let ended = self.run(&Script::new(probe.script())).await;
+        let ended = self.run(&asking(&probe)).await;
         ended.map_err(|e| self.step_failure(role, None, &e))?;
         let Err(error) = login else { return Ok(()) };
         let mut failure = self.failure(
@@ -418,7 +417,7 @@ impl<'a> Run<'a> {
                 return Err(Stop::Interrupted);
             }
             let probe = Probe::new([]).with_facts();
-            let script = Script::new(probe.script()).timeout(Duration::from_secs(10));
+            let script = asking(&probe).timeout(Duration::from_secs(10));
             let mut answer = self.transport.run(&script).await;
             if answer.is_err() && self.transport.reconnect().await.is_ok() {
                 answer = self.transport.run(&script).await;
@@ -481,22 +480,26 @@ impl<'a> Run<'a> {
         .into())
     }
 
-    async fn facts(&mut self) -> Result<Facts, Stop> {
-        let probe = Probe::new([]).with_facts();
-        let output = self
-            .run(&Script::new(probe.script()).timeout(Duration::from_secs(30)))
-            .await
-            .map_err(|e| transport_failure("gather facts", &e))?;
-        let (facts, _) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
-        Ok(facts.unwrap_or_default())
+    /// Gathers facts, makes the plan from them, and asks what it needs to know.
+    async fn look(&mut self) -> Result<(), Stop> {
+        let target = self.target;
+        let probe = Probe::new(of_node(&target.expected)).with_facts();
+        let output = self.run(&asking(&probe)).await.map_err(|e| transport_failure("gather facts", &e))?;
+        let facts = Probe::facts(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
+        self.plan = (target.plan)(&facts).map_err(Stop::Failed)?;
+        self.seen = Answers::new(facts);
+        // What cannot be read may be about something that this machine need not have: a real lack shows again when
+        // the plan's own questions are asked.
+        if let Ok((_, answers)) = probe.read(&output.stdout) {
+            self.seen.extend(answers);
+        }
+        let missing: Vec<Question> =
+            questions(&self.plan).into_iter().filter(|question| !self.seen.has(question)).collect();
+        self.ask(&missing).await
     }
 
     async fn ask_everything(&mut self) -> Result<(), Stop> {
-        let mut questions: Vec<Question> = vec![Question::PendingHandlers];
-        for planned in self.plan.roles.iter().flat_map(|r| &r.resources) {
-            questions.extend(planned.resource.questions());
-        }
-        self.ask(&questions).await
+        self.ask(&questions(&self.plan)).await
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {
@@ -506,10 +509,8 @@ impl<'a> Run<'a> {
         if probe.is_empty() {
             return Ok(());
         }
-        let output = self
-            .run(&Script::new(probe.script()))
-            .await
-            .map_err(|e| transport_failure("look at the node", &e))?;
+        let output =
+            self.run(&asking(&probe)).await.map_err(|e| transport_failure("look at the node", &e))?;
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(&output, &e.to_string()))?;
         self.seen.extend(answers);
         Ok(())
@@ -609,6 +610,18 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// Everything that has to be known of a node to bring a plan about.
+pub(crate) fn questions(plan: &NodePlan) -> Vec<Question> {
+    let resources = plan.roles.iter().flat_map(|role| &role.resources);
+    let asked = resources.flat_map(|planned| planned.resource.questions());
+    std::iter::once(Question::PendingHandlers).chain(asked).collect()
+}
+
+/// The script of a probe: over when its answer is.
+fn asking(probe: &Probe) -> Script {
+    Script::new(probe.script()).until(frame::is_whole)
 }
 
 /// The questions that the node itself answers.
