@@ -48,10 +48,10 @@ pub async fn run_started(
     session: &Session,
     started: Started,
     input: &[u8],
-    whole: Option<fn(&[u8]) -> bool>,
+    whole: fn(&[u8]) -> bool,
     limit: Duration,
 ) -> Result<Output, Error> {
-    let finished = finish(session, started, input, whole);
+    let finished = finish(session, started, input, Some(whole));
     timeout(limit, finished).await.unwrap_or(Err(Error::Timeout(limit)))
 }
 

@@ -134,21 +134,22 @@ impl Ssh {
         self.session.read().await.clone()
     }
 
-    /// Runs a script's input by the shell that was started for it, or a new one.
+    /// Runs a script by the shell that was started for it, or by a new one.
     async fn run_way(&self, session: &Arc<Session>, way: &Way, script: &Script) -> Result<Output, Error> {
         let (command, input) = (way.command(), way.input(&script.text));
-        if way.is_check() {
-            return channel::run(session, command, &input, None, script.timeout).await;
+        // Not where sudo waits for a password: one that it is never given counts as a failed attempt.
+        if let (Some(whole), Way::Root | Way::Sudo) = (script.whole, way)
+            && let Some(shell) = self.ready(session, command).await
+        {
+            match channel::run_started(session, shell, &input, whole, script.timeout).await {
+                Ok(output) if whole(&output.stdout) => return Ok(output),
+                // Something may have ended the shell while it waited: a new one says what is the matter.
+                Ok(_) | Err(Error::Lost(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let ready = match way {
-            Way::Root | Way::Sudo => self.ready(session, command).await,
-            // Sudo that waits for a password it is never given counts as a failed attempt.
-            Way::Check(_) | Way::Password(_) => None,
-        };
-        match ready {
-            Some(shell) => channel::run_started(session, shell, &input, script.whole, script.timeout).await,
-            None => channel::run(session, command, &input, script.whole, script.timeout).await,
-        }
+        let whole = script.whole.filter(|_| !way.is_check());
+        channel::run(session, command, &input, whole, script.timeout).await
     }
 
     /// The shell that waits for the next script, if there is one, and a new one in its place.
