@@ -16,7 +16,23 @@ pub const TEMPLATE: &str = "# Service {{ item }} of {{ peers | length }} peers.\
 const PACKAGES: [&str; 6] = ["bc", "less", "lsof", "psmisc", "time", "tree"];
 
 /// Packages that are not there, and should not be.
-const UNWANTED: [&str; 5] = ["telnetd", "rpcbind", "finger", "xinetd", "nis"];
+const UNWANTED: [&str; 15] = [
+    "telnetd",
+    "rpcbind",
+    "finger",
+    "xinetd",
+    "nis",
+    "talk",
+    "ftpd",
+    "rsh-server",
+    "tftpd",
+    "mutt",
+    "nano",
+    "popularity-contest",
+    "exim4-base",
+    "rwho",
+    "apache2",
+];
 
 /// Settings that a container has of its own.
 const SETTINGS: [(&str, &str); 6] = [
@@ -66,7 +82,7 @@ fn block(number: usize) -> Vec<Item> {
         0 => {
             let package = match number {
                 0 => Item::Installed(&PACKAGES),
-                _ => Item::Removed(UNWANTED[number / 4 % UNWANTED.len()]),
+                _ => Item::Removed(UNWANTED[(number / 4 - 1) % UNWANTED.len()]),
             };
             items.extend([package, group, user(Some(name.clone()))]);
         }
