@@ -3,8 +3,8 @@
 //!
 //!     cargo bench --bench noop          as root; the other tools come from PyPI into environments below `target`
 //!
-//! DATAHUB_BENCH_ROUNDS sets the number of rounds (5), DATAHUB_BENCH_RIVALS=no leaves the other tools out. Nothing
-//! here fails because something is slow: it prints.
+//! DATAHUB_BENCH_ROUNDS sets the number of rounds (5), DATAHUB_BENCH_RIVALS=no leaves the other tools out, and
+//! DATAHUB_BENCH_BINARY names another build to be measured. Nothing here fails because something is slow: it prints.
 #![allow(clippy::print_stdout)]
 
 #[path = "noop/mix.rs"]
@@ -82,11 +82,12 @@ fn settled(rival: &Rival) -> bool {
     settled.is_ok()
 }
 
-/// The built binary, against the lab's machines and with nothing of this computer's SSH configuration.
+/// The binary, against the lab's machines and with nothing of this computer's SSH configuration.
 fn datahub(lab: &Fixture, args: &[&str]) -> Command {
     let home = lab.dir().join("home");
     std::fs::create_dir_all(&home).expect("made");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_datahub"));
+    let built = || env!("CARGO_BIN_EXE_datahub").into();
+    let mut command = Command::new(std::env::var_os("DATAHUB_BENCH_BINARY").unwrap_or_else(built));
     command.arg("--inventory").arg(lab.dir()).args(args).current_dir(lab.dir());
     command.env("DATAHUB_ROLES", lab.dir()).env("HOME", home).env_remove("SSH_AUTH_SOCK");
     for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
