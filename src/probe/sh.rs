@@ -173,11 +173,13 @@ impl Probe {
 
     /// Defines `c` and the checksums it compares with, if a file's content is asked for.
     fn content_shell(&self) -> String {
-        let asked = |question| match question {
-            &Question::Content { ref path, ref unless } => Some((path, unless)),
-            _ => None,
-        };
-        let contents: Vec<(&String, &String)> = self.questions.iter().filter_map(asked).collect();
+        let questions = self.questions.iter();
+        let contents: Vec<(&String, &String)> = questions
+            .filter_map(|question| match question {
+                Question::Content { path, unless } => Some((path, unless)),
+                _ => None,
+            })
+            .collect();
         if contents.is_empty() {
             return String::new();
         }
