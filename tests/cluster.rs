@@ -74,7 +74,7 @@ groups = ["agents"]
         self.lab.write("datahub.toml", &text);
     }
 
-    fn args<'a>(&self, args: &[&'a str]) -> Vec<String> {
+    fn args(&self, args: &[&str]) -> Vec<String> {
         let lab = format!("--lab={}", self.lab.name);
         args.iter().map(|arg| (*arg).to_owned()).chain([lab]).collect()
     }

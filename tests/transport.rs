@@ -126,6 +126,46 @@ async fn a_held_script_lives_as_long_as_its_guard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_is_not_kept_waiting() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let begun = Instant::now();
+    let script = Script::new("echo this; sleep 0.2; echo end; sleep 30").until(|out| out.ends_with(b"end\n"));
+    let output = node.run(&script).await.expect("runs");
+    assert_eq!((output.status, &output.stdout[..]), (0, &b"this\nend\n"[..]));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let broken = Script::new("echo this; exit 4").until(|out| out.ends_with(b"end\n"));
+    assert_eq!(node.run(&broken).await.expect("runs").status, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_waits_for_the_next_change() {
+    let Some(server) = Server::start() else { return };
+    let node = server.connect().await;
+    let say = |text: &str| Script::new(text).until(|out| out.ends_with(b"\n"));
+    // Shells of this connection, once they are as many as expected or do not become so.
+    let shells = async |expected: u32| {
+        let count = format!(
+            "for i in $(seq 50); do n=$(ps -o args= --ppid $PPID | grep -c '^sh -s'); \
+             [ $n != {expected} ] || break; sleep 0.1; done; echo $n"
+        );
+        let counted = node.run(&say(&count)).await.expect("runs");
+        String::from_utf8_lossy(&counted.stdout).trim().parse::<u32>().expect("a number")
+    };
+    assert_eq!(shells(1).await, 1, "none is kept before something is changed");
+    let (_, hold) = node.hold(&Script::new("echo held; cat >/dev/null")).await.expect("held");
+    for _ in 0..3 {
+        assert_eq!(shells(3).await, 3, "the held one, the running one, and the next");
+    }
+    // Whatever ends it: the next script runs.
+    for _ in 0..5 {
+        let ended = say("for p in $(ps -o pid= --ppid $PPID); do [ $p = $$ ] || kill -9 $p; done; echo ok");
+        assert_eq!(node.run(&ended).await.expect("runs").stdout, b"ok\n");
+    }
+    drop(hold);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logins_that_cannot_work_say_what_was_tried() {
     let Some(server) = Server::start() else { return };
     let wrong = server.path("wrong");

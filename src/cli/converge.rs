@@ -110,6 +110,7 @@ fn nothing_to_run(job: &Job, plans: &[NodePlan]) -> anyhow::Result<()> {
 /// `None` for a node that the inventory does not have: plans are only made of nodes that it has.
 fn target(job: &Arc<Job>, plan: NodePlan) -> Option<Target> {
     let node = job.project.inventory.nodes.get(&plan.node)?.clone();
+    let expected = engine::questions(&plan);
     let roles = plan.roles.into_iter().map(|role| (role.name, role.after)).collect();
     let (planning, planned) = (job.clone(), node.name.clone());
     let (connecting, reached) = (job.clone(), node.clone());
@@ -118,6 +119,7 @@ fn target(job: &Arc<Job>, plan: NodePlan) -> Option<Target> {
         node: node.name,
         connect: Box::new(move || connecting.connect(&reached)),
         plan: Box::new(move |facts| planning.plan(&planned, facts)),
+        expected,
         roles,
     })
 }

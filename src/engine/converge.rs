@@ -12,8 +12,9 @@ use super::event::{Event, Failure, Summary};
 use super::step::Lock;
 use super::{Context, Interrupt, Target, step};
 use crate::kube::node::Ready;
+use crate::probe::frame;
 use crate::probe::sh::{Probe, ReadError};
-use crate::probe::{Answers, Facts, Question};
+use crate::probe::{Answers, Question};
 use crate::resource::{Change, Verdict};
 use crate::role::{Action, NodePlan, Planned, RolePlan};
 use crate::transport::prompt::printable;
@@ -65,7 +66,8 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Connects, gathers facts, makes the plan and asks every question: two round trips after the login.
+    /// Connects, gathers facts, makes the plan and asks every question: one round trip after the login, a second one
+    /// if the facts bring up what the inventory's claims did not foresee.
     pub async fn open(target: &'a Target, context: &'a Context) -> Result<Run<'a>, Stop> {
         let started = Instant::now();
         let node = || target.node.clone();
@@ -88,10 +90,7 @@ impl<'a> Run<'a> {
             summary: Summary::default(),
             steps: 0,
         };
-        let facts = run.facts().await?;
-        run.plan = (target.plan)(&facts).map_err(Stop::Failed)?;
-        run.seen = Answers::new(facts);
-        run.ask_everything().await?;
+        run.look().await?;
         run.summary.resources = run.plan.roles.iter().map(|r| r.resources.len()).sum();
         Ok(run)
     }
@@ -179,7 +178,7 @@ impl<'a> Run<'a> {
     async fn lock_and_look(&mut self, role: &RolePlan, mut questions: Vec<Question>) -> Result<(), Stop> {
         self.take_lock(role).await?;
         // Those of this role are not among them: it is taken out while it is worked on.
-        questions.extend(self.questions());
+        questions.extend(self::questions(&self.plan));
         self.ask(&questions).await
     }
 
@@ -317,7 +316,7 @@ impl<'a> Run<'a> {
         let pending = self.seen.pending_handlers().cloned().unwrap_or_default();
         self.seen = Answers::new(facts)
             .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
-        let script = Script::new(probe.script()).timeout(change.timeout);
+        let script = asking(&probe).timeout(change.timeout);
         let heard = long.as_ref().map(|id| self.listen(role, planned, id));
         let output = self.run(&script).await;
         drop(heard);
@@ -398,7 +397,7 @@ impl<'a> Run<'a> {
             cluster = self.take_out(role, node).await?;
         }
         let probe = Probe::new([]).after(step::handler(&role.name, handler));
-        let script = Script::new(probe.script()).timeout(Duration::from_secs(600));
+        let script = asking(&probe).timeout(Duration::from_secs(600));
         let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
         let (status, text) =
             Probe::step(&output.stdout).map_err(|e| self.broken(Some((role, None)), &output, &e))?;
@@ -454,7 +453,7 @@ impl<'a> Run<'a> {
             Err(_) => step::take_back(&role.name, handler),
         };
         let probe = Probe::new([]).after(shell);
-        let ended = self.run(&Script::new(probe.script())).await;
+        let ended = self.run(&asking(&probe)).await;
         ended.map_err(|e| self.step_failure(role, None, &e))?;
         let Err(error) = login else { return Ok(()) };
         let mut failure = self.failure(
@@ -495,7 +494,7 @@ impl<'a> Run<'a> {
                 return Err(Stop::Interrupted);
             }
             let probe = Probe::new([]).with_facts();
-            let script = Script::new(probe.script()).timeout(Duration::from_secs(10));
+            let script = asking(&probe).timeout(Duration::from_secs(10));
             let mut answer = self.transport.run(&script).await;
             if answer.is_err() && self.transport.reconnect().await.is_ok() {
                 answer = self.transport.run(&script).await;
@@ -586,25 +585,42 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn facts(&mut self) -> Result<Facts, Stop> {
-        let probe = Probe::new([]).with_facts();
-        let output = self
-            .run(&Script::new(probe.script()).timeout(Duration::from_secs(30)))
-            .await
-            .map_err(|e| transport_failure("gather facts", &e))?;
-        let (facts, _) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
-        Ok(facts.unwrap_or_default())
+    /// Gathers facts, makes the plan from them, and asks what it needs to know.
+    async fn look(&mut self) -> Result<(), Stop> {
+        let target = self.target;
+        let probe = Probe::new(of_node(&target.expected)).with_facts();
+        let output = match self.run(&asking(&probe)).await {
+            Ok(output) => output,
+            Err(error) => return Err(self.unanswered(&error).await),
+        };
+        let facts = Probe::facts(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
+        self.plan = (target.plan)(&facts).map_err(Stop::Failed)?;
+        self.seen = Answers::new(facts);
+        // What cannot be read may be about something that this machine need not have: a real lack shows again when
+        // the plan's own questions are asked.
+        if let Ok((_, answers)) = probe.read(&output.stdout) {
+            self.seen.extend(answers);
+        }
+        let missing: Vec<Question> =
+            questions(&self.plan).into_iter().filter(|question| !self.seen.has(question)).collect();
+        self.ask(&missing).await
+    }
+
+    /// Why the first look failed. What may hang can be named once there is a plan, for which the facts are enough.
+    async fn unanswered(&mut self, error: &transport::Error) -> Stop {
+        let target = self.target;
+        if matches!(error, transport::Error::Timeout(_))
+            && let Ok(output) = self.run(&asking(&Probe::new([]).with_facts())).await
+            && let Ok(facts) = Probe::facts(&output.stdout)
+            && let Ok(plan) = (target.plan)(&facts)
+        {
+            self.plan = plan;
+        }
+        self.unasked(&target.expected, error)
     }
 
     async fn ask_everything(&mut self) -> Result<(), Stop> {
-        self.ask(&self.questions()).await
-    }
-
-    /// Those of all roles.
-    fn questions(&self) -> Vec<Question> {
-        let resources = self.plan.roles.iter().flat_map(|r| &r.resources);
-        let questions = resources.flat_map(|planned| planned.resource.questions());
-        [Question::PendingHandlers].into_iter().chain(questions).collect()
+        self.ask(&questions(&self.plan)).await
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<(), Stop> {
@@ -614,7 +630,7 @@ impl<'a> Run<'a> {
         if probe.is_empty() {
             return Ok(());
         }
-        let output = self.run(&Script::new(probe.script())).await.map_err(|e| self.unasked(questions, &e))?;
+        let output = self.run(&asking(&probe)).await.map_err(|e| self.unasked(questions, &e))?;
         let (_, answers) = probe.read(&output.stdout).map_err(|e| self.broken(None, &output, &e))?;
         self.seen.extend(answers);
         Ok(())
@@ -750,6 +766,18 @@ fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
         _ => error.to_string(),
     };
     Failure { message, hint: error.hint(), ..Failure::default() }.into()
+}
+
+/// Everything that has to be known of a node to bring a plan about.
+pub(crate) fn questions(plan: &NodePlan) -> Vec<Question> {
+    let resources = plan.roles.iter().flat_map(|role| &role.resources);
+    let asked = resources.flat_map(|planned| planned.resource.questions());
+    std::iter::once(Question::PendingHandlers).chain(asked).collect()
+}
+
+/// The script of a probe: over when its answer is.
+fn asking(probe: &Probe) -> Script {
+    Script::new(probe.script()).until(frame::is_whole)
 }
 
 /// The questions that the node itself answers.

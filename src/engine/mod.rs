@@ -18,9 +18,10 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 use crate::artifact::store::Store;
-use crate::probe::Facts;
+use crate::probe::{Facts, Question};
 use crate::role::NodePlan;
 use crate::transport::{self, Transport};
+pub(crate) use converge::questions;
 use converge::{Run, Stop};
 use event::{Event, Events, Failure, Summary};
 use peers::Peers;
@@ -39,6 +40,9 @@ pub struct Target {
     pub connect: Box<dyn Fn() -> Connecting + Send + Sync>,
     /// Checks what the inventory claims against the facts and makes the plan.
     pub plan: Planner,
+    /// What the plan asks if the machine is what the inventory claims. It is asked together with the facts, so that
+    /// a node on which nothing is to be done costs one round trip.
+    pub expected: Vec<Question>,
     /// Its roles in order, each with the roles it waits for on other nodes.
     pub roles: Vec<(String, Vec<String>)>,
 }

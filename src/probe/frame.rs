@@ -28,6 +28,12 @@ pub const SHELL: &str = "f() { printf '%s %s %s\\n' \"$1\" \"$2\" \"${#3}\"; pri
 /// Closes every answer; without it the answer was cut.
 pub const SHELL_END: &str = "printf 'end\\n'\n";
 
+/// Whether this is an answer from its beginning to its end.
+pub fn is_whole(output: &[u8]) -> bool {
+    // The end first: it is looked for again with every piece that arrives.
+    output.ends_with(END) && parse(output).is_ok()
+}
+
 /// Splits an answer into frames.
 pub fn parse(output: &[u8]) -> Result<Vec<Frame<'_>>, FrameError> {
     let mut rest = output.strip_prefix(HEADER.as_bytes()).ok_or_else(|| rubbish(output))?;
@@ -86,6 +92,8 @@ mod tests {
         for cut in HEADER.len()..whole.len() {
             assert!(parse(&whole[..cut]).is_err(), "cut at {cut} must not pass");
         }
+        let seeming = b"datahub-probe 1\n0 0 10\nthe\nend\n";
+        assert!(is_whole(whole) && !is_whole(seeming), "a body may hold what looks like the end");
         for hostile in [
             &b"Welcome!\n"[..],
             b"",

@@ -52,8 +52,11 @@ enum Part<'a> {
     Modules(Vec<&'a str>),
     Mounts(Vec<&'a str>),
     Users(Vec<&'a str>),
-    Groups(Vec<&'a str>),
-    GroupsOf(Vec<&'a str>),
+    /// Groups by name, and the groups of users: the same list answers both.
+    Groups {
+        names: Vec<&'a str>,
+        users: Vec<&'a str>,
+    },
     Checksums(Vec<&'a str>),
 }
 
@@ -80,6 +83,13 @@ impl Probe {
         let frames = frame::parse(output)?;
         let frame = frames.iter().find(|f| f.id == STEP).ok_or(FrameError::Cut(0))?;
         Ok((frame.status, text(frame.body).trim_end_matches('\n').to_owned()))
+    }
+
+    /// The facts alone. They tell whether this is the machine that was meant, before anything else is read.
+    pub fn facts(output: &[u8]) -> Result<Facts, ReadError> {
+        let frames = frame::parse(output)?;
+        let frame = frames.iter().find(|f| f.id == FACTS).ok_or(FrameError::Cut(0))?;
+        Ok(read_facts(&text(frame.body)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -113,6 +123,10 @@ impl Probe {
             };
             grouped.entry(group).or_default().push(name);
         }
+        let (names, users) = (grouped.remove(&7), grouped.remove(&8));
+        if names.is_some() || users.is_some() {
+            parts.push(Part::Groups { names: names.unwrap_or_default(), users: users.unwrap_or_default() });
+        }
         parts.extend(grouped.into_iter().map(|(group, names)| match group {
             0 => Part::Stats(names),
             1 => Part::Packages(names),
@@ -121,8 +135,6 @@ impl Probe {
             4 => Part::Modules(names),
             5 => Part::Mounts(names),
             6 => Part::Users(names),
-            7 => Part::Groups(names),
-            8 => Part::GroupsOf(names),
             _ => Part::Checksums(names),
         }));
         // Last: a step of a dead run may be at work meanwhile. What it has changed it has marked before, so whoever
@@ -145,28 +157,47 @@ impl Probe {
         if self.facts {
             out.push_str(FACTS_SHELL);
         }
-        let contents: Vec<&str> = self
-            .questions
-            .iter()
-            .filter_map(|q| match q {
-                Question::Content { path, unless } if !unless.is_empty() => Some(path.as_str()),
+        // Side by side, as those that wait for another process are the slow ones. What one of them prints goes through
+        // the next, whole: frames say by themselves what they answer.
+        let mut beside = [String::new(), String::new(), self.content_shell()];
+        for (at, part) in self.parts().iter().enumerate() {
+            let group = match part {
+                Part::Units(_) => 0,
+                Part::Packages(_) => 1,
+                _ => 2,
+            };
+            let _ = writeln!(beside[group], "{}", part.shell(at + 1));
+        }
+        let beside: Vec<&String> = beside.iter().filter(|group| !group.is_empty()).collect();
+        for (at, group) in beside.iter().enumerate() {
+            out.push_str(if at == 0 { "{\n" } else { "} | {\n" });
+            out.push_str(group);
+            out.push_str(if at == 0 { "" } else { "cat\n" });
+        }
+        out.push_str(if beside.is_empty() { "" } else { "}\n" });
+        out.push_str(frame::SHELL_END);
+        out
+    }
+
+    /// Defines `c` and the checksums it compares with, if a file's content is asked for.
+    fn content_shell(&self) -> String {
+        let questions = self.questions.iter();
+        let contents: Vec<(&String, &String)> = questions
+            .filter_map(|question| match question {
+                Question::Content { path, unless } => Some((path, unless)),
                 _ => None,
             })
             .collect();
-        if self.questions.iter().any(|q| matches!(q, Question::Content { .. })) {
-            out.push_str(&CONTENT_SHELL.replace("LIMIT", &CONTENT_LIMIT.to_string()));
-            out.push_str("set --\n");
-            for path in contents {
-                let path = quote(path);
-                let _ = writeln!(out, "[ -f {path} ] && set -- \"$@\" {path}");
-            }
-            out.push_str("sums=; [ $# -gt 0 ] && sums=$(sha256sum -- \"$@\" 2>/dev/null </dev/null)\n");
+        if contents.is_empty() {
+            return String::new();
         }
-        for (at, part) in self.parts().iter().enumerate() {
-            let id = at + 1;
-            let _ = writeln!(out, "{}", part.shell(id));
+        let mut out = CONTENT_SHELL.replace("LIMIT", &CONTENT_LIMIT.to_string());
+        out.push_str("set --\n");
+        for (path, _) in contents.iter().filter(|(_, unless)| !unless.is_empty()) {
+            let path = quote(path);
+            let _ = writeln!(out, "[ -f {path} ] && set -- \"$@\" {path}");
         }
-        out.push_str(frame::SHELL_END);
+        out.push_str("sums=; [ $# -gt 0 ] && sums=$(sha256sum -- \"$@\" 2>/dev/null </dev/null)\n");
         out
     }
 
@@ -179,11 +210,7 @@ impl Probe {
             let frame = frames.get(&(at + 1)).ok_or(FrameError::Cut(at))?;
             part.read(frame, &mut answers)?;
         }
-        let facts = if self.facts {
-            Some(read_facts(&text(frames.get(&FACTS).ok_or(FrameError::Cut(0))?.body)))
-        } else {
-            None
-        };
+        let facts = self.facts.then(|| Self::facts(output)).transpose()?;
         Ok((facts, answers))
     }
 }
@@ -222,7 +249,7 @@ impl Part<'_> {
             Part::Modules(names) => format!("{}f {id} 0 \"$o\"", module::shell(names)),
             Part::Mounts(_) => run("cat /proc/self/mounts".into()),
             Part::Users(names) => quiet(format!("getent passwd {}", quote_all(names))),
-            Part::Groups(_) | Part::GroupsOf(_) => run("getent group".into()),
+            Part::Groups { .. } => run("getent group".into()),
             Part::Checksums(paths) => format!("{}f {id} 0 \"$o\"", checksum::ask(paths)),
             Part::Each(Question::Content { path, unless }) => {
                 format!("c {id} {} {}", quote(path), quote(unless))
@@ -345,20 +372,17 @@ impl Part<'_> {
                     answers.insert(Question::User((*name).into()), Answer::User(seen.get(name).cloned()));
                 }
             }
-            Part::Groups(names) => {
+            Part::Groups { names, users } => {
                 must("groups")?;
                 let seen: HashMap<&str, Group> = body.lines().filter_map(read_group).collect();
                 for name in names {
                     answers.insert(Question::Group((*name).into()), Answer::Group(seen.get(name).cloned()));
                 }
-            }
-            Part::GroupsOf(names) => {
-                must("groups")?;
-                for name in names {
+                for user in users {
                     let groups = body.lines().filter_map(read_group);
-                    let of = groups.filter(|(_, group)| group.members.contains(*name));
-                    let of = of.map(|(group, _)| group.to_owned()).collect();
-                    answers.insert(Question::GroupsOf((*name).into()), Answer::GroupsOf(of));
+                    let of = groups.filter(|(_, group)| group.members.contains(*user));
+                    let of = of.map(|(name, _)| name.to_owned()).collect();
+                    answers.insert(Question::GroupsOf((*user).into()), Answer::GroupsOf(of));
                 }
             }
             Part::Checksums(paths) => {

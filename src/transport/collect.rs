@@ -29,6 +29,11 @@ impl Collected {
         Some(String::from_utf8_lossy(&self.stdout[..end]).into_owned())
     }
 
+    /// Whether standard output is a whole answer by itself.
+    pub fn is(&self, whole: fn(&[u8]) -> bool) -> bool {
+        whole(&self.stdout)
+    }
+
     /// `None` without an exit status.
     pub fn finish(self) -> Option<Output> {
         Some(Output { status: self.status?, stdout: self.stdout, stderr: self.stderr })

@@ -29,15 +29,24 @@ pub struct Script {
     pub text: String,
     /// After this long without an end the step is given up.
     pub timeout: Duration,
+    /// Whether standard output is the whole answer. Then the shell's own end need not be waited for, and the status
+    /// is 0.
+    pub whole: Option<fn(&[u8]) -> bool>,
 }
 
 impl Script {
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), timeout: Duration::from_secs(120) }
+        Self { text: text.into(), timeout: Duration::from_secs(120), whole: None }
     }
 
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// A script whose output says by itself where it ends; nothing may be left to do after that.
+    pub fn until(mut self, whole: fn(&[u8]) -> bool) -> Self {
+        self.whole = Some(whole);
         self
     }
 }

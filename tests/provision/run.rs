@@ -1,4 +1,5 @@
 //! A run of the built binary with `--format json`, as tests look at it.
+#![allow(dead_code, reason = "several test programs use it, each another part")]
 
 use std::process::Output;
 

@@ -28,16 +28,42 @@ pub enum Held {
     Ended(Output),
 }
 
-/// Runs a command with `input` on its standard input.
-pub async fn run(session: &Session, command: &str, input: &[u8], limit: Duration) -> Result<Output, Error> {
-    timeout(limit, async {
-        let (mut read, write) = start(session, command).await?;
-        let mut collected = Collected::default();
-        let mut reading = Reading { session, read: &mut read, collected: &mut collected };
-        beside(reading.until_end(), send(session, &write, input, true)).await
-    })
-    .await
-    .unwrap_or(Err(Error::Timeout(limit)))
+/// Runs a command with `input` on its standard input, up to the end of its output by `whole` if that is given.
+pub async fn run(
+    session: &Session,
+    command: &str,
+    input: &[u8],
+    whole: Option<fn(&[u8]) -> bool>,
+    limit: Duration,
+) -> Result<Output, Error> {
+    let started = async {
+        let started = start(session, command).await?;
+        finish(session, started, input, whole).await
+    };
+    timeout(limit, started).await.unwrap_or(Err(Error::Timeout(limit)))
+}
+
+/// The same for a command that was started beforehand.
+pub async fn run_started(
+    session: &Session,
+    started: Started,
+    input: &[u8],
+    whole: fn(&[u8]) -> bool,
+    limit: Duration,
+) -> Result<Output, Error> {
+    let finished = finish(session, started, input, Some(whole));
+    timeout(limit, finished).await.unwrap_or(Err(Error::Timeout(limit)))
+}
+
+async fn finish(
+    session: &Session,
+    started: Started,
+    input: &[u8],
+    whole: Option<fn(&[u8]) -> bool>,
+) -> Result<Output, Error> {
+    let Started { mut read, write, mut collected } = started;
+    let mut reading = Reading { session, read: &mut read, collected: &mut collected, whole };
+    beside(reading.until_end(), send(session, &write, input, true)).await
 }
 
 /// What became of a script that is to be fed.
@@ -57,9 +83,8 @@ pub async fn feed(
     limit: Duration,
 ) -> Result<Fed, Error> {
     timeout(limit, async {
-        let (mut read, write) = start(session, command).await?;
-        let mut collected = Collected::default();
-        let mut reading = Reading { session, read: &mut read, collected: &mut collected };
+        let Started { mut read, write, mut collected } = start(session, command).await?;
+        let mut reading = Reading { session, read: &mut read, collected: &mut collected, whole: None };
         match beside(reading.until_line(), send(session, &write, script, false)).await? {
             First::Ended(output) => Ok(Fed::Refused(output)),
             First::Line(line) => {
@@ -80,9 +105,9 @@ pub async fn hold(
     limit: Duration,
 ) -> Result<Held, Error> {
     let started = timeout(limit, async {
-        let (mut read, write) = start(&session, command).await?;
-        let mut collected = Collected::default();
-        let mut reading = Reading { session: &session, read: &mut read, collected: &mut collected };
+        let Started { mut read, write, mut collected } = start(&session, command).await?;
+        let mut reading =
+            Reading { session: &session, read: &mut read, collected: &mut collected, whole: None };
         let first = beside(reading.until_line(), send(&session, &write, input, false)).await?;
         Ok::<_, Error>((first, read, write))
     });
@@ -155,10 +180,32 @@ impl Drop for Writer {
     }
 }
 
-async fn start(session: &Session, command: &str) -> Result<(ChannelReadHalf, Writer), Error> {
+/// A command that waits for its input, and what it has printed so far.
+pub struct Started {
+    read: ChannelReadHalf,
+    write: Writer,
+    collected: Collected,
+}
+
+impl Started {
+    /// Whether it still waits. Takes what has arrived meanwhile.
+    pub async fn waits(&mut self, session: &Session) -> bool {
+        let Self { read, collected, .. } = self;
+        let mut reading = Reading { session, read, collected, whole: None };
+        while let Ok(message) = timeout(Duration::ZERO, reading.step()).await {
+            if !matches!(message, Ok(true)) {
+                return false;
+            }
+        }
+        self.collected.status.is_none()
+    }
+}
+
+/// Starts a command that reads its input.
+pub async fn start(session: &Session, command: &str) -> Result<Started, Error> {
     let (read, write) = open(session).await?.split();
     write.exec(true, command).await.map_err(|e| session.lost(&e.to_string()))?;
-    Ok((read, Writer(Some(write))))
+    Ok(Started { read, write: Writer(Some(write)), collected: Collected::default() })
 }
 
 /// sshd allows ten channels at a time and refuses the next one; then a little patience helps.
@@ -244,11 +291,18 @@ struct Reading<'a> {
     session: &'a Session,
     read: &'a mut ChannelReadHalf,
     collected: &'a mut Collected,
+    /// See [`transport::Script::whole`].
+    whole: Option<fn(&[u8]) -> bool>,
 }
 
 impl Reading<'_> {
     async fn until_end(&mut self) -> Result<Output, Error> {
-        while self.step().await? {}
+        while self.step().await? {
+            if self.whole.is_some_and(|whole| self.collected.is(whole)) {
+                self.collected.status.get_or_insert(0);
+                break;
+            }
+        }
         self.output()
     }
 

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
+use tokio::task::JoinHandle;
 
 use super::prompt::{NoPrompts, Prompter, Secret};
-use super::sudo::Root;
-use super::{Answer, Error, Holding, Input, Opening, Script, Stream, Transport};
+use super::sudo::{Root, Way};
+use super::{Answer, Error, Holding, Input, Opening, Output, Script, Stream, Transport};
 
 mod auth;
 mod channel;
@@ -91,6 +92,23 @@ pub struct Ssh {
     session: RwLock<Arc<Session>>,
     root: Root,
     round_trips: AtomicUsize,
+    /// Something is being changed: one script follows the other.
+    busy: AtomicBool,
+    /// The shell of the next script, started while the one before it runs.
+    spare: Mutex<Option<Spare>>,
+}
+
+/// A shell that becomes root and waits for its script: logging in to a channel and sudo take their time.
+struct Spare {
+    session: Arc<Session>,
+    command: &'static str,
+    started: JoinHandle<Result<channel::Started, Error>>,
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.started.abort();
+    }
 }
 
 impl Ssh {
@@ -100,12 +118,58 @@ impl Ssh {
         let last = route.last().ok_or_else(|| Error::Other("a route without a host".into()))?;
         let root = Root::new(&last.user, &last.host, options.prompter.clone(), options.sudo_password.clone());
         let session = RwLock::new(Arc::new(connect::open(&route, options).await?));
-        Ok(Self { route, options: options.clone(), session, root, round_trips: AtomicUsize::new(0) })
+        Ok(Self {
+            route,
+            options: options.clone(),
+            session,
+            root,
+            round_trips: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+            spare: Mutex::default(),
+        })
     }
 
     async fn session(&self) -> Arc<Session> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
         self.session.read().await.clone()
+    }
+
+    /// Runs a script by the shell that was started for it, or by a new one.
+    async fn run_way(&self, session: &Arc<Session>, way: &Way, script: &Script) -> Result<Output, Error> {
+        let (command, input) = (way.command(), way.input(&script.text));
+        // Not where sudo waits for a password: one that it is never given counts as a failed attempt.
+        if let (Some(whole), Way::Root | Way::Sudo) = (script.whole, way)
+            && let Some(shell) = self.ready(session, command).await
+        {
+            match channel::run_started(session, shell, &input, whole, script.timeout).await {
+                Ok(output) if whole(&output.stdout) => return Ok(output),
+                // Something may have ended the shell while it waited: a new one says what is the matter.
+                Ok(_) | Err(Error::Lost(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let whole = script.whole.filter(|_| !way.is_check());
+        channel::run(session, command, &input, whole, script.timeout).await
+    }
+
+    /// The shell that waits for the next script, if there is one, and a new one in its place.
+    async fn ready(&self, session: &Arc<Session>, command: &'static str) -> Option<channel::Started> {
+        if !self.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        let starting = session.clone();
+        let next = Spare {
+            session: session.clone(),
+            command,
+            started: tokio::spawn(async move { channel::start(&starting, command).await }),
+        };
+        let mut spare = self.spare.lock().await.replace(next)?;
+        if !Arc::ptr_eq(&spare.session, session) || spare.command != command {
+            return None;
+        }
+        // What went wrong with it will show again with a new one.
+        let mut shell = (&mut spare.started).await.ok()?.ok()?;
+        shell.waits(session).await.then_some(shell)
     }
 }
 
@@ -115,8 +179,7 @@ impl Transport for Ssh {
             let mut way = self.root.way().await;
             loop {
                 let session = self.session().await;
-                let input = way.input(&script.text);
-                let output = channel::run(&session, way.command(), &input, script.timeout).await?;
+                let output = self.run_way(&session, &way, script).await?;
                 match self.root.judge(&way, &output).await? {
                     Some(next) => way = next,
                     None => return Ok(output),
@@ -132,11 +195,12 @@ impl Transport for Ssh {
                 let session = self.session().await;
                 let input = way.input(&script.text);
                 let output = if way.is_check() {
-                    channel::run(&session, way.command(), &input, script.timeout).await?
+                    channel::run(&session, way.command(), &input, None, script.timeout).await?
                 } else {
                     match channel::hold(session, way.command(), &input, script.timeout).await? {
                         Held::Line(line, hold) => {
                             self.root.worked().await;
+                            self.busy.store(true, Ordering::Relaxed);
                             return Ok((line, hold));
                         }
                         Held::Ended(output) => output,
@@ -166,7 +230,7 @@ impl Transport for Ssh {
                 let session = self.session().await;
                 let text = way.input(&script.text);
                 let output = if way.is_check() {
-                    channel::run(&session, way.command(), &text, script.timeout).await?
+                    channel::run(&session, way.command(), &text, None, script.timeout).await?
                 } else {
                     match channel::feed(&session, way.command(), &text, input, script.timeout).await? {
                         Fed::Taken(output) => {
@@ -201,7 +265,7 @@ impl Transport for Ssh {
             let session = connect::open(&self.route, &self.options).await?;
             let way = self.root.way().await;
             let limit = self.options.connect_timeout;
-            let output = channel::run(&session, way.command(), &way.input("true"), limit).await?;
+            let output = channel::run(&session, way.command(), &way.input("true"), None, limit).await?;
             match output.status {
                 0 => Ok(()),
                 _ => Err(super::ended_early(&output)),
