@@ -3,6 +3,7 @@
 use super::{Cluster, NEW};
 
 #[test]
+#[ignore = "K3s itself gives up on a refused node only after the unit's start limit: each of them takes five minutes"]
 fn faults_are_told() {
     let Some(cluster) = Cluster::new("faults_are_told", NEW) else { return };
 
