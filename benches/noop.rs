@@ -155,8 +155,10 @@ fn one_node(lab: &Fixture, rivals: &[Rival], rounds: usize) -> One {
         }
         for (rival, times) in rivals.iter().zip(&mut theirs) {
             times.push(timed(rival.command(round)));
+            println!("{}: {:.1?}", rival.name, times.last().copied().unwrap_or_default());
         }
-        println!("one node, round {round} of {rounds}; load {}", load());
+        let (login, run) = (median(logins.clone()), median(ours.clone()));
+        println!("one node, round {round} of {rounds}: ssh {login:.0?}, datahub {run:.0?}; load {}", load());
     }
     One {
         ssh: median(logins),
@@ -224,7 +226,12 @@ fn first_converge(lab: &Fixture, items: &[Item], rounds: usize) -> Pair {
         }
         fresh();
         ours.push(timed(provision(lab, FRESH)));
-        println!("first converge, round {round} of {rounds}; load {}", load());
+        let (script, run) =
+            (theirs.last().copied().unwrap_or_default(), ours.last().copied().unwrap_or_default());
+        println!(
+            "first converge, round {round} of {rounds}: script {script:.1?}, datahub {run:.1?}; load {}",
+            load()
+        );
     }
     Pair { other: median(theirs), datahub: median(ours) }
 }

@@ -134,9 +134,11 @@ fn pyinfra(lab: &Fixture, machine: &Machine, items: &[Item]) -> Result<Rival, St
             command.env("HOME", &dir).env_remove("SSH_AUTH_SOCK");
             command
         }),
+        // Operations, and how many of them changed something, failed, and changed nothing.
         idle: |said| {
-            let results = said.rsplit("Results").next().unwrap_or_default();
-            said.contains("Results") && !results.contains(" Changed") && !results.contains(" Error")
+            let total = said.lines().find(|line| line.trim_start().starts_with("Grand total"));
+            let columns: Vec<&str> = total.unwrap_or_default().split_whitespace().skip(2).collect();
+            matches!(columns.as_slice(), [all, "-", "-", same] if all == same)
         },
     })
 }
