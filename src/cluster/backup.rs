@@ -100,7 +100,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn make(server: &Member, cluster: &str, version: &str, name: &str) -> String {
     format!(
         r#"umask 077
-data={data}; folder={FOLDER}
+data={data}; folder={FOLDER}; name={name}
 mkdir -p -m 0700 -- "$folder" || exit 1
 work=$(mktemp -d "$folder/.new.XXXXXX") || exit 1
 trap 'rm -rf -- "$work"' EXIT
@@ -120,10 +120,11 @@ else
 fi
 for token in token agent-token; do cp -- "/etc/rancher/k3s/$token" "$work/$token" || exit 1; done
 printf 'cluster=%s\nversion=%s\nkind=%s\nserver=%s\n' {cluster} {version} "$kind" {node} >"$work/backup"
-tar -C "$work" -czf "$folder/.{name}.part" . && sync -- "$folder/.{name}.part" && mv -- "$folder/.{name}.part" "$folder/{name}" || exit 1
+tar -C "$work" -czf "$folder/.$name.part" . && sync -- "$folder/.$name.part" && mv -- "$folder/.$name.part" "$folder/$name" || exit 1
 ls -t -- "$folder"/*.tar.gz | tail -n +{next} | while IFS= read -r old; do rm -f -- "$old"; done
-printf '%s %s\n' "$(sha256sum <"$folder/{name}" | cut -c1-64)" "$(stat -c %s "$folder/{name}")""#,
+printf '%s %s\n' "$(sha256sum <"$folder/$name" | cut -c1-64)" "$(stat -c %s "$folder/$name")""#,
         data = quote(&server.data_dir),
+        name = quote(name),
         cluster = quote(cluster),
         version = quote(version),
         node = quote(&server.name),
