@@ -60,7 +60,20 @@ pub type Drift<'a> = &'a (dyn Fn(&Member, &serde_json::Value) -> Option<Vec<Stri
 
 /// A row for every member, in their order. Fails only if the API cannot be asked.
 pub async fn rows(access: &Access, drift: Drift<'_>) -> Result<Vec<Row>, Error> {
-    let machines = machines(access);
+    let (rows, mut machines) = tokio::join!(in_cluster(access, drift), machines(access));
+    let mut rows = rows?;
+    for row in &mut rows {
+        match machines.remove(&row.node) {
+            Some(Ok(machine)) => row.machine = machine,
+            Some(Err(error)) => row.unreachable = Some(error.message),
+            None => {}
+        }
+    }
+    Ok(rows)
+}
+
+/// What the API knows of every member.
+async fn in_cluster(access: &Access, drift: Drift<'_>) -> Result<Vec<Row>, Error> {
     let api = access.api().await?;
     let mut rows = Vec::new();
     for member in &access.members.0 {
@@ -69,14 +82,6 @@ pub async fn rows(access: &Access, drift: Drift<'_>) -> Result<Vec<Row>, Error> 
         let differing = object.as_ref().and_then(|node| serde_json::to_value(node).ok());
         let differing = differing.and_then(|object| drift(member, &object));
         rows.push(row(member, object.as_ref().map(Node::from), differing));
-    }
-    let mut machines = machines.await;
-    for row in &mut rows {
-        match machines.remove(&row.node) {
-            Some(Ok(machine)) => row.machine = machine,
-            Some(Err(error)) => row.unreachable = Some(error.message),
-            None => {}
-        }
     }
     Ok(rows)
 }
