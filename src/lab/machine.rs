@@ -152,8 +152,8 @@ fn refused_user(user: &str) -> Option<&'static str> {
     Some("a user name has small letters, digits, hyphens and underscores, and starts with a letter")
 }
 
-/// This computer's architecture by Debian's name.
-fn host_arch() -> &'static str {
+/// This computer's architecture by Debian's name: all machines of a lab have it.
+pub fn host_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

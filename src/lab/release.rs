@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{self, tool};
+use super::machine::host_arch;
 use super::state::{Folder, make_dir, replace};
 use super::{Error, Progress, Report, k3s};
 use crate::artifact::Artifact;
@@ -76,7 +77,7 @@ fn real(inventory: &mut Inventory, k3s: &K3s, cached: Cached<'_>) -> Result<(), 
         pause: Duration::ZERO,
     };
     let client = Client::new(quick);
-    let machine = architecture();
+    let machine = host_arch();
     let binary = names(machine).map(|names| names.binary).ok_or("there is none for this computer")?;
     if inventory.lock.artifact(&k3s.version, binary).is_none() {
         let wanted: BTreeSet<&str> =
@@ -93,15 +94,6 @@ fn real(inventory: &mut Inventory, k3s: &K3s, cached: Cached<'_>) -> Result<(), 
     match there || cached(&pinned) {
         true => Ok(()),
         false => Err(format!("{location} does not answer")),
-    }
-}
-
-/// Debian's name of this computer's architecture, which all machines of the lab have.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 
