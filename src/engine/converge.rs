@@ -782,7 +782,7 @@ fn asking(probe: &Probe) -> Script {
 
 /// The questions that the node itself answers.
 fn of_node(questions: &[Question]) -> impl Iterator<Item = Question> {
-    questions.iter().filter(|question| question.cluster().is_none()).cloned()
+    questions.iter().filter(|question| !question.is_of_cluster()).cloned()
 }
 
 /// A daemon that reloads may refuse logins for a moment: only what lasts counts.

@@ -33,8 +33,10 @@ pub enum Error {
     UnknownKind { api_version: String, kind: String },
     #[error("not an object of the API: {why}")]
     BadObject { why: String },
+    #[error("this machine gives no random numbers: {why}")]
+    NoRandom { why: String },
     #[error("{what} has failed: {why}")]
-    Failed { what: String, why: String },
+    Failed { what: String, why: String, output: Vec<String> },
     #[error("{what} was not {wanted} within {} s: {last}", .limit.as_secs())]
     Timeout { what: String, wanted: String, limit: Duration, last: String },
     #[error("node {node} was not ready within {} s: {why}", .limit.as_secs())]
@@ -90,6 +92,7 @@ impl Error {
             | Self::Answer { .. }
             | Self::NotFound { .. }
             | Self::BadObject { .. }
+            | Self::NoRandom { .. }
             | Self::Failed { .. }
             | Self::Timeout { .. } => return None,
         })
@@ -130,6 +133,10 @@ pub(super) fn classify(what: &str, error: &ClientError) -> Failure {
     match error {
         ClientError::Api(status) => match status.code {
             429 | 502..=504 => Failure::Transient(printable(&status.message)),
+            // One that has only just been installed, or is being replaced.
+            500 if status.message.contains("failed calling webhook") => {
+                Failure::Transient(printable(&status.message))
+            }
             code => Failure::Permanent(Error::Refused {
                 what: what(),
                 code,

@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::kube::api::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::Node as ApiNode;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::{Value, json};
 
 use super::MANAGER;
 use super::client::Cluster;
 use super::error::Error;
 use super::node::Taint;
+use super::object::applied_keys;
 use crate::resource::Difference;
 
 /// The annotation that names the taints that are ours, `key:Effect` and comma-separated.
@@ -48,7 +48,8 @@ fn map_drift(node: &ApiNode, wanted: &NodeWanted) -> Vec<Difference> {
     ];
     let mut differences = Vec::new();
     for (kind, field, seen, wanted) in maps {
-        let ours = ours(metadata.managed_fields.as_deref().unwrap_or_default(), field);
+        let managed = metadata.managed_fields.as_deref().unwrap_or_default();
+        let ours = applied_keys(managed, &["f:metadata", field]);
         let keys: BTreeSet<&String> = wanted.keys().chain(&ours).collect();
         for key in keys {
             let before = seen.as_ref().and_then(|seen| seen.get(key)).map(String::as_str);
@@ -59,19 +60,6 @@ fn map_drift(node: &ApiNode, wanted: &NodeWanted) -> Vec<Difference> {
         }
     }
     differences
-}
-
-/// The keys of a map of the metadata that were set by an earlier apply of ours.
-fn ours(managed: &[ManagedFieldsEntry], field: &str) -> BTreeSet<String> {
-    managed
-        .iter()
-        .filter(|entry| {
-            entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
-        })
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:metadata")?.get(field)?.as_object())
-        .flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")))
-        .map(str::to_owned)
-        .collect()
 }
 
 fn identity(taint: &Taint) -> String {

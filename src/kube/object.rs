@@ -4,6 +4,7 @@
 //! `kubectl apply --server-side --force-conflicts` does. A field left out of a later apply is removed.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use ::kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective};
 use ::kube::core::{ApiResource, GroupVersionKind};
@@ -12,6 +13,8 @@ use ::kube::error::DiscoveryError;
 use ::kube::{Error as ClientError, ResourceExt as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::MANAGER;
@@ -107,14 +110,22 @@ impl Cluster {
     /// What an apply would change, found out by the API server itself: its defaults and webhooks count, and
     /// what others have set does not. Nothing if all would stay. The values of Secrets are not shown.
     pub async fn diff(&self, object: &DynamicObject) -> Result<Vec<Difference>, Error> {
-        let which = ObjectRef::from(object);
-        let before = self.get(&which).await?;
+        let before = self.get(&ObjectRef::from(object)).await?;
+        self.diff_from(object, before.as_ref()).await
+    }
+
+    /// [`Cluster::diff`] where the object has been read already.
+    pub(super) async fn diff_from(
+        &self,
+        object: &DynamicObject,
+        before: Option<&DynamicObject>,
+    ) -> Result<Vec<Difference>, Error> {
         let after = match self.patch(object, true).await {
             // In a namespace that will be there by then, but is not yet.
             Err(Error::Refused { code: 404, .. }) if before.is_none() => object.clone(),
             other => other?,
         };
-        Ok(differences(&which, before.as_ref(), &after))
+        Ok(differences(&ObjectRef::from(object), before, &after))
     }
 
     async fn patch(&self, object: &DynamicObject, dry_run: bool) -> Result<DynamicObject, Error> {
@@ -151,6 +162,12 @@ impl Cluster {
         })
     }
 
+    /// The way to all objects of a kind, in every namespace.
+    pub(super) async fn everywhere(&self, which: &ObjectRef) -> Result<Api<DynamicObject>, Error> {
+        let (resource, _) = self.kind(which).await?;
+        Ok(Api::all_with(self.client.clone(), &resource))
+    }
+
     async fn kind(&self, which: &ObjectRef) -> Result<(ApiResource, Scope), Error> {
         let (group, version) = which.api_version.split_once('/').unwrap_or(("", &which.api_version));
         let gvk = GroupVersionKind::gvk(group, version, &which.kind);
@@ -174,6 +191,35 @@ impl Cluster {
         kinds().insert(gvk, found.clone());
         Ok(found)
     }
+}
+
+/// When the API server last took a change of an object from us; `None`: never. Applying what is there already is none.
+pub(super) fn applied_at(object: &DynamicObject) -> Option<Timestamp> {
+    let ours = object.metadata.managed_fields.iter().flatten().filter(|entry| is_ours(entry));
+    ours.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()
+}
+
+/// The keys of a map that were set by an earlier apply of ours; `path` in the notation of managed fields.
+pub(super) fn applied_keys(managed: &[ManagedFieldsEntry], path: &[&str]) -> BTreeSet<String> {
+    let ours = managed.iter().filter(|entry| is_ours(entry));
+    ours.filter_map(|entry| {
+        let fields = entry.fields_v1.as_ref()?;
+        path.iter().try_fold(&fields.0, |fields, name| fields.get(name))?.as_object()
+    })
+    .flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")))
+    .map(str::to_owned)
+    .collect()
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.is_none()
+}
+
+/// What there is to say of an object that is all new.
+pub(super) fn creation(object: &DynamicObject) -> Vec<Difference> {
+    differences(&ObjectRef::from(object), None, object)
 }
 
 /// A Secret with its `stringData` in `data`. The API server would do the same, but remember `stringData` as what is

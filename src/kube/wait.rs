@@ -21,6 +21,16 @@ pub enum Check {
     Failed(String),
 }
 
+impl Check {
+    /// Why it is not done, if it is not.
+    pub fn unmet(self) -> Option<String> {
+        match self {
+            Self::Done => None,
+            Self::NotYet(why) | Self::Failed(why) => Some(why),
+        }
+    }
+}
+
 type Judge = Box<dyn Fn(Option<&DynamicObject>) -> Check + Send + Sync>;
 
 /// What to wait for.
@@ -48,6 +58,11 @@ impl Condition {
             Some(object) => judge(object),
             None => Check::NotYet("it does not exist".into()),
         })
+    }
+
+    /// What an object's state means; `None`: it does not exist.
+    pub fn judge(&self, object: Option<&DynamicObject>) -> Check {
+        (self.judge)(object)
     }
 
     /// A CustomResourceDefinition whose objects the API takes.
@@ -189,7 +204,9 @@ impl Cluster {
                 let object = seen.values().next();
                 match (condition.judge)(object) {
                     Check::Done => Some(Ok(object.cloned())),
-                    Check::Failed(why) => Some(Err(Error::Failed { what: which.to_string(), why })),
+                    Check::Failed(why) => {
+                        Some(Err(Error::Failed { what: which.to_string(), why, output: Vec::new() }))
+                    }
                     Check::NotYet(still) => {
                         if still != missing {
                             progress(&still);

@@ -16,6 +16,9 @@ use std::collections::{BTreeSet, HashMap};
 pub use accounts::{AuthorizedKeys, Password};
 pub use facts::Facts;
 
+use crate::kube::secret::KeyRef;
+use crate::kube::{ObjectSeen, ObjectWanted, SecretSeen};
+
 /// Something to ask of a node. Asking changes nothing there. Paths are absolute and without a newline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Question {
@@ -61,15 +64,24 @@ pub enum Question {
     JoinToken { path: String, data_dir: String },
     /// A node of a cluster, as the API on `server` knows it; `server` is a node of the inventory.
     ClusterNode { server: String, node: String },
+    /// An object of the cluster that the node is a server of, compared with what is wanted.
+    ClusterObject(ObjectWanted),
+    /// A Secret of that cluster: checksums, no values.
+    ClusterSecret { namespace: String, name: String },
+    /// One key of such a Secret.
+    ClusterKey(KeyRef),
 }
 
 impl Question {
-    /// The node of the inventory whose cluster's API answers it; `None`: the node itself does.
-    pub fn cluster(&self) -> Option<&str> {
-        match self {
-            Self::ClusterNode { server, .. } => Some(server),
-            _ => None,
-        }
+    /// Whether a cluster's API answers it, and not the node.
+    pub fn is_of_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::ClusterNode { .. }
+                | Self::ClusterObject(_)
+                | Self::ClusterSecret { .. }
+                | Self::ClusterKey(_)
+        )
     }
 }
 
@@ -97,6 +109,12 @@ impl std::fmt::Display for Question {
             Self::PendingHandlers => f.write_str("pending handlers"),
             Self::JoinToken { path, .. } => write!(f, "the join token {path}"),
             Self::ClusterNode { node, .. } => write!(f, "the cluster's node {node}"),
+            Self::ClusterObject(wanted) => match wanted.reference() {
+                Ok(object) => write!(f, "the cluster's {object}"),
+                Err(_) => f.write_str("an object of the cluster"),
+            },
+            Self::ClusterSecret { namespace, name } => write!(f, "the cluster's Secret {namespace}/{name}"),
+            Self::ClusterKey(key) => write!(f, "the cluster's Secret key {key}"),
         }
     }
 }
@@ -285,6 +303,12 @@ pub enum Answer {
     JoinToken(JoinToken),
     /// The Node object, `None` if there is none. An error says why the API could not be asked.
     ClusterNode(Result<Option<serde_json::Value>, String>),
+    /// An error says why the API could not be asked; likewise below.
+    ClusterObject(Result<ObjectSeen, String>),
+    /// `None`: there is no such Secret.
+    ClusterSecret(Result<Option<SecretSeen>, String>),
+    /// The value's SHA-256, lower-case hex; `None`: there is no such key.
+    ClusterKey(Result<Option<String>, String>),
 }
 
 /// The answers of one node, and its facts. A resource's `diff` reads these and nothing else.
@@ -337,6 +361,11 @@ accessors! {
         = Question::JoinToken { path: path.into(), data_dir: data_dir.into() }, JoinToken;
     cluster_node(server: &str, node: &str) -> Result<Option<serde_json::Value>, String>
         = Question::ClusterNode { server: server.into(), node: node.into() }, ClusterNode;
+    cluster_object(wanted: &ObjectWanted) -> Result<ObjectSeen, String>
+        = Question::ClusterObject(wanted.clone()), ClusterObject;
+    cluster_secret(namespace: &str, name: &str) -> Result<Option<SecretSeen>, String>
+        = Question::ClusterSecret { namespace: namespace.into(), name: name.into() }, ClusterSecret;
+    cluster_key(key: &KeyRef) -> Result<Option<String>, String> = Question::ClusterKey(key.clone()), ClusterKey;
 }
 
 impl Answers {

@@ -15,12 +15,15 @@ pub mod edit;
 pub mod file;
 pub mod fstab;
 pub mod group;
+pub mod helm_chart;
 pub mod hostname;
 pub mod hosts;
 pub mod hosts_entry;
 pub mod k3s_join;
 pub mod kernel_module;
 pub mod kube_node;
+pub mod kube_object;
+pub mod kube_secret;
 pub mod line;
 pub mod link;
 pub mod mount;
@@ -40,7 +43,7 @@ pub mod user;
 
 use std::time::Duration;
 
-use crate::kube::NodeWanted;
+use crate::kube::{NodeWanted, ObjectWanted, SecretWanted};
 use crate::probe::{Answers, Question, Unanswered};
 
 /// What a comparison came to.
@@ -186,6 +189,10 @@ pub struct Fetch {
 pub enum ClusterCall {
     /// Waits until a node has joined and is Ready, and gives it what is wanted.
     Node { server: String, node: String, wanted: NodeWanted, limit: Duration },
+    /// Brings an object of the cluster that the node is a server of to this form, and waits for what is expected.
+    Object { wanted: ObjectWanted, limit: Duration },
+    /// The same for a Secret.
+    Secret(SecretWanted),
 }
 
 /// One thing that differs, for people and for JSON.
@@ -264,12 +271,15 @@ resource_types! {
     directory::Directory as "directory";
     file::File as "file";
     group::Group as "group";
+    helm_chart::HelmChart as "helm_chart";
     hostname::Hostname as "hostname";
     hosts::Hosts as "hosts";
     hosts_entry::HostsEntry as "hosts_entry";
     k3s_join::K3sJoin as "k3s_join";
     kernel_module::KernelModule as "kernel_module";
     kube_node::KubeNode as "kube_node";
+    kube_object::KubeObject as "kube_object";
+    kube_secret::KubeSecret as "kube_secret";
     line::Line as "line";
     link::Link as "link";
     mount::Mount as "mount";

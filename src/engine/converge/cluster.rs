@@ -1,11 +1,11 @@
 //! What a node's run asks and does beyond the node itself: its cluster's API, a secret of a server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Event, Run, Stop};
 use crate::kube::drain::{self, DrainOptions};
 use crate::kube::node::Ready;
-use crate::kube::{self, Cluster};
+use crate::kube::{self, Cluster, ObjectSeen};
 use crate::probe::{Answer, Question};
 use crate::resource::{ClusterCall, Fetch};
 use crate::role::{ClusterNode, Handler, Planned, RolePlan};
@@ -14,20 +14,60 @@ use crate::transport::Script;
 
 /// How long a node may take to be Ready again after a restart.
 const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+/// Questions that the API is asked at the same time.
+const ASKED_AT_ONCE: usize = 8;
 
 impl Run<'_> {
     /// Answers the questions that the cluster's API answers. That it cannot be asked is an answer too.
     pub(super) async fn ask_cluster(&self, questions: &[Question]) -> HashMap<Question, Answer> {
+        let open: BTreeSet<&Question> =
+            questions.iter().filter(|question| question.is_of_cluster()).collect();
+        let open: Vec<&Question> = open.into_iter().collect();
         let mut answers = HashMap::new();
-        for question in questions {
-            let Question::ClusterNode { server, node } = question else { continue };
-            if answers.contains_key(question) {
-                continue;
-            }
-            let found = self.cluster_node(server, node).await.map_err(|e| e.to_string());
-            answers.insert(question.clone(), Answer::ClusterNode(found));
+        for some in open.chunks(ASKED_AT_ONCE) {
+            let asked = some.iter().map(|question| self.answer(question));
+            let answered = futures_util::future::join_all(asked).await;
+            let both = some.iter().zip(answered);
+            answers.extend(both.filter_map(|(question, answer)| Some(((*question).clone(), answer?))));
         }
         answers
+    }
+
+    /// What the cluster's API says; `None` for a question that is not for it.
+    async fn answer(&self, question: &Question) -> Option<Answer> {
+        let said = |error: kube::Error| error.to_string();
+        Some(match question {
+            Question::ClusterNode { server, node } => {
+                Answer::ClusterNode(self.cluster_node(server, node).await.map_err(said))
+            }
+            Question::ClusterObject(wanted) => Answer::ClusterObject(match self.own_cluster().await {
+                Ok(Some(cluster)) => cluster.look(wanted).await.map_err(said),
+                Ok(None) => ObjectSeen::of_nothing(wanted).map_err(said),
+                Err(error) => Err(said(error)),
+            }),
+            Question::ClusterSecret { namespace, name } => {
+                Answer::ClusterSecret(match self.own_cluster().await {
+                    Ok(Some(cluster)) => cluster.look_at_secret(namespace, name).await.map_err(said),
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(said(error)),
+                })
+            }
+            Question::ClusterKey(key) => Answer::ClusterKey(match self.own_cluster().await {
+                Ok(Some(cluster)) => cluster.look_at_key(key).await.map_err(said),
+                Ok(None) => Ok(None),
+                Err(error) => Err(said(error)),
+            }),
+            _ => return None,
+        })
+    }
+
+    /// The API of the cluster that this node is a server of; `None`: there is none yet.
+    async fn own_cluster(&self) -> Result<Option<Cluster>, kube::Error> {
+        match self.context.peers.cluster(&self.target.node).await {
+            Ok(cluster) => Ok(Some(cluster)),
+            Err(kube::Error::NoKubeconfig { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn cluster_node(&self, server: &str, node: &str) -> Result<Option<serde_json::Value>, kube::Error> {
@@ -64,14 +104,24 @@ impl Run<'_> {
         planned: &Planned,
         call: &ClusterCall,
     ) -> Result<(), Stop> {
-        let ClusterCall::Node { server, node, wanted, limit } = call;
         let work = async {
-            let cluster = self.context.peers.cluster(server).await?;
-            let progress = |still: &str| self.say(role, &format!("node {node}: {still}"));
-            cluster.wait_ready(node, &Ready::default(), *limit, &progress).await?;
-            cluster.apply_node(node, wanted).await?;
-            cluster.bring_back(node).await?;
-            Ok(())
+            match call {
+                ClusterCall::Node { server, node, wanted, limit } => {
+                    let cluster = self.context.peers.cluster(server).await?;
+                    let progress = |still: &str| self.say(role, &format!("node {node}: {still}"));
+                    cluster.wait_ready(node, &Ready::default(), *limit, &progress).await?;
+                    cluster.apply_node(node, wanted).await?;
+                    cluster.bring_back(node).await.map(|_| ())
+                }
+                ClusterCall::Object { wanted, limit } => {
+                    let cluster = self.context.peers.cluster(&self.target.node).await?;
+                    let progress = |still: &str| self.say(role, &format!("{}: {still}", planned.label()));
+                    cluster.settle(wanted, *limit, &progress).await
+                }
+                ClusterCall::Secret(wanted) => {
+                    self.context.peers.cluster(&self.target.node).await?.apply_secret(wanted).await
+                }
+            }
         };
         work.await.map_err(|e| self.cluster_failure(role, Some(planned), &e))
     }
@@ -134,8 +184,9 @@ impl Run<'_> {
     fn cluster_failure(&self, role: &RolePlan, planned: Option<&Planned>, error: &kube::Error) -> Stop {
         let mut failure = self.failure(role, planned, error.to_string());
         failure.hint = error.hint();
-        if let kube::Error::NotReady { events, .. } = error {
-            failure.output = events.clone();
+        if let kube::Error::NotReady { events: lines, .. } | kube::Error::Failed { output: lines, .. } = error
+        {
+            failure.output = self.last_lines(&lines.join("\n"));
         }
         failure.into()
     }

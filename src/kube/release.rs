@@ -1,0 +1,286 @@
+//! Releases of Helm as K3s's own controller makes them from HelmCharts: deployed or not, what became of their
+//! workloads, and a failed one cleared away so that it is tried again.
+//!
+//! Helm keeps a Secret for every revision of a release; its labels say what became of it. See
+//! <https://docs.k3s.io/add-ons/helm> and <https://helm.sh/docs/topics/advanced/#storage-backends>.
+
+use std::time::Duration;
+
+use ::kube::ResourceExt as _;
+use ::kube::api::{DeleteParams, DynamicObject, ListParams};
+use ::kube::core::PartialObjectMeta;
+use ::kube::runtime::watcher;
+use ::kube::{Api, Resource as _};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::jiff::Timestamp;
+
+use super::client::Cluster;
+use super::error::Error;
+use super::object::{ObjectRef, applied_at};
+use super::wait::{Check, Condition, condition};
+use crate::transport::prompt::printable;
+
+/// The kinds whose pods a release runs.
+const WORKLOADS: [&str; 3] = ["Deployment", "DaemonSet", "StatefulSet"];
+/// How long K3s's controller may take to see that a failed job is gone.
+const CLEARED_LIMIT: Duration = Duration::from_secs(60);
+/// Lines of a failed job's log that are shown.
+const LAST_LINES: i64 = 15;
+
+/// A revision of a release, by its Secret's labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Revision {
+    number: u64,
+    /// `deployed`, `superseded`, `failed`, `pending-upgrade`.
+    status: String,
+    made: Option<Timestamp>,
+    secret: String,
+}
+
+impl From<&PartialObjectMeta<Secret>> for Revision {
+    fn from(secret: &PartialObjectMeta<Secret>) -> Self {
+        let label = |name: &str| secret.labels().get(name).cloned().unwrap_or_default();
+        Self {
+            number: label("version").parse().unwrap_or_default(),
+            status: printable(&label("status")),
+            made: secret.meta().creation_timestamp.as_ref().map(|time| time.0),
+            secret: secret.name_any(),
+        }
+    }
+}
+
+/// Whether the newest revision is deployed, and made since the chart was last changed here. Both times are the API
+/// server's.
+fn deployed(revisions: &[Revision], since: Option<Timestamp>) -> Check {
+    let Some(newest) = revisions.iter().max_by_key(|revision| revision.number) else {
+        return Check::NotYet("Helm has not installed it yet".into());
+    };
+    let is_old = since.is_some_and(|since| newest.made.is_some_and(|made| made < since));
+    match newest.status.as_str() {
+        _ if is_old => Check::NotYet("Helm has not come to its newest form yet".into()),
+        "deployed" => Check::Done,
+        status => Check::NotYet(format!("revision {} is {status}", newest.number)),
+    }
+}
+
+/// What K3s's controller says of a job that has failed for good.
+fn failure(chart: &DynamicObject) -> Option<String> {
+    match condition(chart, "Failed") {
+        Some(("True", why)) => Some(why),
+        _ => None,
+    }
+}
+
+/// Where a chart's objects go.
+fn target(chart: &DynamicObject) -> String {
+    let wanted = chart.data.pointer("/spec/targetNamespace").and_then(|name| name.as_str());
+    wanted.map(str::to_owned).or_else(|| chart.namespace()).unwrap_or_else(|| "default".into())
+}
+
+impl Cluster {
+    /// Why a chart's release is not what it should be; `None`: it is.
+    pub(super) async fn not_released(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+    ) -> Result<Option<String>, Error> {
+        if let Some(why) = failure(chart) {
+            return Ok(Some(format!("its installation has failed: {why}")));
+        }
+        let revisions = self.revisions(which, chart).await?;
+        if let Some(why) = deployed(&revisions, applied_at(chart)).unmet() {
+            return Ok(Some(why));
+        }
+        for (workload, object) in self.workloads(which, chart).await? {
+            if let Some(why) = Condition::rolled_out().judge(Some(&object)).unmet() {
+                return Ok(Some(format!("{workload}: {why}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until a chart is released in its present form and its workloads are rolled out. A job that fails for
+    /// good ends it at once, with what the job said.
+    pub(super) async fn wait_released(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+        limit: Duration,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<(), Error> {
+        let fails = Condition::of("released", |chart| match failure(chart) {
+            Some(why) => Check::Failed(why),
+            None => Check::NotYet(String::new()),
+        });
+        let silent = |_: &str| ();
+        let ended = tokio::select! {
+            ended = self.wait(which, &fails, limit, &silent) => ended.map(|_| ()),
+            ended = self.wait_deployed(which, chart, limit, progress) => ended,
+        };
+        match ended {
+            Err(Error::Failed { what, why, .. }) => {
+                let output = self.job_log(which).await.unwrap_or_default();
+                return Err(Error::Failed { what, why, output });
+            }
+            other => other?,
+        }
+        for (workload, _) in self.workloads(which, chart).await? {
+            let progress = |still: &str| progress(&format!("{workload}: {still}"));
+            self.wait(&workload, &Condition::rolled_out(), limit, &progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_deployed(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+        limit: Duration,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<(), Error> {
+        let api = self.release_secrets(chart);
+        let config = watcher::Config::default().labels(&selector(&which.name));
+        let since = applied_at(chart);
+        let mut missing = String::new();
+        let found = self
+            .follow(&format!("wait for {which}"), api, config, limit, |seen| {
+                let revisions: Vec<Revision> = seen.values().map(Revision::from).collect();
+                match deployed(&revisions, since).unmet() {
+                    None => Some(()),
+                    Some(still) => {
+                        if still != missing {
+                            progress(&still);
+                            missing = still;
+                        }
+                        None
+                    }
+                }
+            })
+            .await?;
+        found.map_err(|late| Error::Timeout {
+            what: which.to_string(),
+            wanted: "released".into(),
+            limit,
+            last: late.map_or(missing, |last| format!("the API server does not answer: {last}")),
+        })
+    }
+
+    /// Takes away what keeps a failed release from being tried again: the failed job, and Helm's note of the
+    /// revisions that never came up. No workload is touched, and a revision that was ever deployed stays.
+    pub(super) async fn clear_failed_release(&self, which: &ObjectRef) -> Result<(), Error> {
+        let chart = match self.get(which).await {
+            Err(Error::UnknownKind { .. }) => return Ok(()),
+            found => found?,
+        };
+        let Some(chart) = chart.filter(|chart| failure(chart).is_some()) else { return Ok(()) };
+        let mut revisions = self.revisions(which, &chart).await?;
+        revisions.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &target(&chart));
+        for stuck in revisions.iter().take_while(|revision| is_stuck(&revision.status)) {
+            let what = format!("the revision {} of {which}", stuck.number);
+            self.remove(&what, &secrets, &stuck.secret, &DeleteParams::default()).await?;
+        }
+        self.delete(&job(which)).await?;
+        let cleared = Condition::of("cleared of its failure", |chart| match failure(chart) {
+            Some(why) => Check::NotYet(why),
+            None => Check::Done,
+        });
+        self.wait(which, &cleared, CLEARED_LIMIT, &|_| ()).await.map(|_| ())
+    }
+
+    async fn revisions(&self, which: &ObjectRef, chart: &DynamicObject) -> Result<Vec<Revision>, Error> {
+        let api = self.release_secrets(chart);
+        let ours = ListParams::default().labels(&selector(&which.name));
+        let list = self.call("list Helm's releases", || api.list(&ours)).await?;
+        Ok(list.items.iter().map(Revision::from).collect())
+    }
+
+    /// Only names and labels are fetched, not what the Secrets hold.
+    fn release_secrets(&self, chart: &DynamicObject) -> Api<PartialObjectMeta<Secret>> {
+        Api::namespaced(self.client.clone(), &target(chart))
+    }
+
+    /// The workloads that Helm has marked as the release's.
+    async fn workloads(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+    ) -> Result<Vec<(ObjectRef, DynamicObject)>, Error> {
+        let namespace = target(chart);
+        let helms = ListParams::default().labels("app.kubernetes.io/managed-by=Helm");
+        let mut found = Vec::new();
+        for kind in WORKLOADS {
+            let api = self.api(&ObjectRef::new("apps/v1", kind, Some(&namespace), "")).await?;
+            let list = self.call(&format!("list {kind}s"), || api.list(&helms)).await?;
+            let ours = list
+                .items
+                .into_iter()
+                .filter(|object| object.annotations().get("meta.helm.sh/release-name") == Some(&which.name));
+            found.extend(ours.map(|mut object| {
+                let workload = ObjectRef::new("apps/v1", kind, Some(&namespace), &object.name_any());
+                // Objects of a list do not say their kind.
+                object.types =
+                    Some(::kube::core::TypeMeta { api_version: "apps/v1".into(), kind: kind.into() });
+                (workload, object)
+            }));
+        }
+        Ok(found)
+    }
+
+    /// The last lines of what a chart's job printed.
+    async fn job_log(&self, which: &ObjectRef) -> Result<Vec<String>, Error> {
+        let pods: Api<Pod> =
+            Api::namespaced(self.client.clone(), which.namespace.as_deref().unwrap_or("default"));
+        let of_chart =
+            ListParams::default().labels(&format!("helmcharts.helm.cattle.io/chart={}", which.name));
+        let list = self.call("list the job's pods", || pods.list(&of_chart)).await?;
+        let newest = list.items.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
+        let Some(pod) = newest.map(|pod| pod.name_any()) else { return Ok(Vec::new()) };
+        let last = ::kube::api::LogParams { tail_lines: Some(LAST_LINES), ..Default::default() };
+        let log = self.call(&format!("read the log of pod {pod}"), || pods.logs(&pod, &last)).await?;
+        Ok(log.lines().map(printable).collect())
+    }
+}
+
+fn job(chart: &ObjectRef) -> ObjectRef {
+    let name = format!("helm-install-{}", chart.name);
+    ObjectRef::new("batch/v1", "Job", chart.namespace.as_deref(), &name)
+}
+
+fn selector(release: &str) -> String {
+    format!("owner=helm,name={release}")
+}
+
+/// Neither deployed nor replaced by one that is: Helm refuses to go on from it.
+fn is_stuck(status: &str) -> bool {
+    status == "failed" || status.starts_with("pending-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_deployed_when_its_newest_revision_is() {
+        let time = |second: i64| Timestamp::from_second(second).expect("a time");
+        let revision = |number: u64, status: &str, made: i64| Revision {
+            number,
+            status: status.into(),
+            made: Some(time(made)),
+            secret: format!("v{number}"),
+        };
+        let not = |text: &str| Check::NotYet(text.into());
+        let old = "Helm has not come to its newest form yet";
+        for (revisions, since, expected) in [
+            (vec![], None, not("Helm has not installed it yet")),
+            (vec![revision(1, "deployed", 5)], None, Check::Done),
+            (vec![revision(1, "deployed", 5)], Some(5), Check::Done),
+            (vec![revision(1, "deployed", 5)], Some(6), not(old)),
+            (vec![revision(9, "superseded", 5), revision(10, "deployed", 7)], Some(6), Check::Done),
+            (vec![revision(9, "deployed", 5), revision(10, "failed", 5)], None, not("revision 10 is failed")),
+            (vec![revision(1, "pending-install", 7)], Some(6), not("revision 1 is pending-install")),
+        ] {
+            assert_eq!(deployed(&revisions, since.map(time)), expected, "{revisions:?} {since:?}");
+        }
+    }
+}
