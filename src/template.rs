@@ -67,12 +67,25 @@ impl Templates {
 
         let used_secret = Arc::new(AtomicBool::new(false));
         let (secrets, used) = (secrets.clone(), used_secret.clone());
-        environment.add_function("secret", move |name: String| {
+        let look_up = move |name: &str| {
             used.store(true, Ordering::Relaxed);
-            match secrets.get(&name) {
+            match secrets.get(name) {
                 Ok(secret) => Ok(secret.expose().to_owned()),
                 Err(error) => Err(Error::new(ErrorKind::InvalidOperation, error.to_string())),
             }
+        };
+        let look_up_many = look_up.clone();
+        environment.add_function("secret", move |name: String| look_up(&name));
+        environment.add_function("secrets", move |names: Value| {
+            let keys = names.try_iter()?;
+            let looked_up: Result<Vec<(Value, String)>, Error> = keys
+                .map(|key| {
+                    let name = names.get_item(&key)?;
+                    let text = name.as_str().ok_or_else(|| unfit(&"the name of a secret is text"))?;
+                    Ok((key, look_up_many(text)?))
+                })
+                .collect();
+            Ok::<_, Error>(Value::from_pairs(looked_up?))
         });
         environment.add_filter("sh", |value: Value| {
             if value.kind() == ValueKind::Seq {

@@ -87,11 +87,12 @@ pub async fn converge(
     Ok(outcome)
 }
 
-/// How a command ends whose run came to this.
-pub fn exit(outcome: &Outcome) -> Exit {
+/// How a command ends whose run came to this. `detailed`: what is left to do has an exit code of its own.
+pub fn exit(outcome: &Outcome, detailed: bool) -> Exit {
     match outcome {
         Outcome { interrupted: true, .. } => Exit::Interrupted,
         Outcome { failed: 1.., .. } => Exit::Failed,
+        Outcome { changed, unknown, .. } if detailed && changed + unknown > 0 => Exit::Pending,
         _ => Exit::Done,
     }
 }

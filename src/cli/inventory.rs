@@ -22,7 +22,7 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
-        let project = Project::load(global, ui)?;
+        let project = Project::load(global, ui)?.with_components();
         match &self.node {
             None => self.list(&project, ui),
             Some(name) => self.show(&project, name, ui)?,

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Reads flags, calls the layers below, shows what they say.
 
 mod backup;
+mod bootstrap;
 mod cluster;
 mod completions;
 mod converge;
@@ -83,6 +84,7 @@ struct Global {
 enum Command {
     Provision(provision::Provision),
     Plan(provision::Plan),
+    Bootstrap(bootstrap::Bootstrap),
     Validate(validate::Validate),
     Inventory(inventory::Inventory),
     Facts(facts::Facts),
@@ -106,8 +108,9 @@ enum Command {
 impl Command {
     fn format(&self) -> Format {
         match self {
-            Self::Provision(command) => command.run.format,
-            Self::Plan(command) => command.run.format,
+            Self::Provision(command) => command.run.settings.format,
+            Self::Plan(command) => command.run.settings.format,
+            Self::Bootstrap(command) => command.settings.format,
             Self::Validate(_) | Self::Lock(_) | Self::Completions(_) => Format::Text,
             Self::Inventory(command) => command.format.into(),
             Self::Facts(command) => command.format.into(),
@@ -181,6 +184,7 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
     match command {
         Command::Provision(command) => command.run(&global, ui).await,
         Command::Plan(command) => command.run(&global, ui).await,
+        Command::Bootstrap(command) => command.run(&global, ui).await,
         Command::Validate(command) => command.run(&global, ui),
         Command::Inventory(command) => command.run(&global, ui),
         Command::Facts(command) => command.run(&global, ui).await,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::problem::Problem;
 use super::{Global, Ui};
 use crate::artifact::store::Store;
-use crate::diagnostic::Diagnostics;
+use crate::cluster::{SERVER, with_components};
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::inventory::{self, Inventory, Vars};
 use crate::role::{self, Files, NodePlan, Roles};
 use crate::secret::Secrets;
@@ -41,12 +42,18 @@ impl Project {
                 return Err(Diagnostics(mistakes.collect()).into());
             }
         };
-        role::check(&inventory, &roles)?;
+        role::check(&with_components(&inventory), &roles)?;
+        needs_server(&inventory)?;
         if let Some(home) = std::env::home_dir() {
             config::warnings(&home.join(".ssh/config")).iter().for_each(|warning| ui.warning(warning));
         }
         let secrets = Secrets::open(&inventory);
         Ok(Self { inventory, roles, secrets })
+    }
+
+    /// The same project, whose first server has the cluster's components too.
+    pub fn with_components(self) -> Self {
+        Self { inventory: with_components(&self.inventory), ..self }
     }
 
     /// With `--lab`: the same project, its hosts replaced by the lab's machines.
@@ -82,6 +89,20 @@ impl Project {
         let claimed = self.inventory.nodes.get(node).map(inventory::claimed).unwrap_or_default();
         role::plan(&self.inventory, &self.roles, node, &claimed, set, only_roles, secrets)
     }
+}
+
+/// Components are installed through a server.
+fn needs_server(inventory: &Inventory) -> Result<(), Diagnostics> {
+    let is_server = |node: &inventory::Node| node.roles.iter().any(|role| role == SERVER);
+    if inventory.cluster.components.is_empty() || inventory.nodes.values().any(is_server) {
+        return Ok(());
+    }
+    let mut error =
+        Diagnostic::new("the cluster has components, but no server that they could be installed through")
+            .label("installed through the first server")
+            .help(format!("give a node the role {SERVER}"));
+    error.place = inventory.key_place("cluster.components");
+    Err(Diagnostics(vec![error]))
 }
 
 /// Plans of several nodes; all their mistakes, each once.

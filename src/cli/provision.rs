@@ -41,45 +41,48 @@ pub struct Run {
     /// Only these roles of the nodes; may be given several times
     #[arg(short, long, value_name = "ROLE", value_delimiter = ',', help_heading = "Run")]
     role: Vec<String>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What every command that brings something to its state has.
+#[derive(clap::Args)]
+pub struct Settings {
     /// Set a variable for this run; VALUE is read as TOML, else taken as a string
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Run")]
-    set: Vec<(String, toml::Value)>,
+    pub set: Vec<(String, toml::Value)>,
     /// How to print: text for people, json for an event a line, markdown for a pull request
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Run")]
     pub format: Format,
     #[command(flatten)]
-    login: Login,
+    pub login: Login,
 }
 
 impl Provision {
     pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
-        let pending = if self.detailed_exitcode { Exit::Pending } else { Exit::Done };
-        self.run.run(global, ui, self.dry_run, pending).await
+        self.run.run(global, ui, self.dry_run, self.detailed_exitcode).await
     }
 }
 
 impl Plan {
     pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
-        let pending = if self.detailed_exitcode { Exit::Pending } else { Exit::Done };
-        self.run.run(global, ui, true, pending).await
+        self.run.run(global, ui, true, self.detailed_exitcode).await
     }
 }
 
 impl Run {
-    /// `pending`: how a dry run ends that has found something to change.
-    async fn run(self, global: &Global, ui: &Ui, dry_run: bool, pending: Exit) -> anyhow::Result<Exit> {
+    /// `detailed`: a dry run that has found something to change says so by its exit code.
+    async fn run(self, global: &Global, ui: &Ui, dry_run: bool, detailed: bool) -> anyhow::Result<Exit> {
         let project = Project::load(global, ui)?;
         let nodes = self.selection.nodes(&project.inventory)?;
-        let set: Vars = self.set.into_iter().collect();
+        let Settings { set, login, .. } = self.settings;
+        let set: Vars = set.into_iter().collect();
         role::check_set(&project.inventory, &project.roles, &nodes, &set)?;
         let project = project.in_lab(global, ui).await?;
         let roles = (!self.role.is_empty()).then_some(self.role);
         let wanted = Wanted { nodes, roles, set, dry_run, ..Wanted::default() };
-        let outcome = converge(project, wanted, &self.login, ui).await?;
-        Ok(match exit(&outcome) {
-            Exit::Done if dry_run && outcome.changed + outcome.unknown > 0 => pending,
-            exit => exit,
-        })
+        let outcome = converge(project, wanted, &login, ui).await?;
+        Ok(exit(&outcome, dry_run && detailed))
     }
 }
 

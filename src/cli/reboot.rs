@@ -53,6 +53,6 @@ impl Reboot {
             one_by_one: true,
             ..Wanted::default()
         };
-        Ok(exit(&converge(project, wanted, &self.login, ui).await?))
+        Ok(exit(&converge(project, wanted, &self.login, ui).await?, false))
     }
 }

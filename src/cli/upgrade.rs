@@ -77,6 +77,6 @@ impl Upgrade {
         if outcome.failed > 0 {
             ui.hint("when the cause is gone, go on where it stopped: datahub upgrade --no-backup");
         }
-        Ok(exit(&outcome))
+        Ok(exit(&outcome, false))
     }
 }

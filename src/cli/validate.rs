@@ -13,7 +13,7 @@ pub struct Validate {}
 
 impl Validate {
     pub fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
-        let project = Project::load(global, ui)?;
+        let project = Project::load(global, ui)?.with_components();
         let secrets = Secrets::placeholder();
         let nodes = project.inventory.nodes.keys();
         let plans = all_plans(nodes.map(|node| project.plan_offline(node, &Vars::new(), None, &secrets)))?;

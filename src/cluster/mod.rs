@@ -27,6 +27,19 @@ pub const AGENT: &str = "k3s-agent";
 /// Where K3s keeps its data unless a node's variables say otherwise.
 pub const DATA_DIR: &str = "/var/lib/rancher/k3s";
 
+/// The inventory whose first server has the cluster's components too: what is the cluster's own is asked and changed
+/// through it.
+pub fn with_components(inventory: &Inventory) -> Inventory {
+    let mut inventory = inventory.clone();
+    let components = inventory.cluster.components.clone();
+    let is_server = |node: &&mut Node| node.roles.iter().any(|role| role == SERVER);
+    if let Some(server) = inventory.nodes.values_mut().find(is_server) {
+        let missing = components.into_iter().filter(|component| !server.roles.contains(component));
+        server.roles.extend(missing.collect::<Vec<_>>());
+    }
+    inventory
+}
+
 /// Hears what is being done: a node's name, and what.
 pub type Report<'a> = &'a (dyn Fn(&str, &str) + Send + Sync);
 

@@ -75,9 +75,10 @@ fn cluster<'d>(reader: &mut Reader<'d>, top: &Table<'d>) -> Cluster {
         }
         return Cluster::default();
     };
-    reader.known(&table, &["name", "vars"]);
+    reader.known(&table, &["name", "components", "vars"]);
     let name = reader.required(&table, "name", "\"home\"").map(|(name, _)| name).unwrap_or_default();
-    Cluster { name, vars: reader.vars(&table, "[cluster.vars]") }
+    let components = list(reader, &table, "components").into_iter().map(|(role, _)| role).collect();
+    Cluster { name, components, vars: reader.vars(&table, "[cluster.vars]") }
 }
 
 fn ssh<'d>(reader: &mut Reader<'d>, table: &Table<'d>, keys: &[&str], outer: &Ssh) -> Ssh {

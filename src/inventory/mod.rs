@@ -97,6 +97,8 @@ pub struct SecretSources {
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     pub name: String,
+    /// Roles whose resources are the cluster's own objects, in the order in which they are installed.
+    pub components: Vec<String>,
     pub vars: Vars,
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use ::kube::ResourceExt as _;
-use ::kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use ::kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use ::kube::runtime::watcher;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -66,11 +66,20 @@ pub(super) fn judge(application: &DynamicObject, since: Option<Timestamp>) -> Ch
     let at = |pointer: &str| text(&application.data, pointer);
     let looked: Option<Timestamp> = at("/status/reconciledAt").and_then(|time| time.parse().ok());
     let is_stale = since.is_some_and(|since| looked.is_none_or(|looked| looked < since));
+    let phase = at("/status/operationState/phase");
+    if application.annotations().contains_key(REFRESH) {
+        return Check::NotYet("Argo CD has not looked at it yet".into());
+    }
+    if application.data.get("operation").is_some() || matches!(phase, Some("Running" | "Terminating")) {
+        return Check::NotYet(printable(
+            at("/status/operationState/message").unwrap_or("it is being synced"),
+        ));
+    }
+    // Where nothing can be compared, Argo CD never says that it has looked.
     if let Some(error) = error_condition(application) {
-        // Where nothing can be compared, Argo CD never says that it has looked.
         return Check::Failed(error);
     }
-    if is_stale || application.annotations().contains_key(REFRESH) {
+    if is_stale {
         return Check::NotYet("Argo CD has not looked at it yet".into());
     }
     let spec = |field: &str| application.data.pointer(&format!("/spec/{field}"));
@@ -78,7 +87,6 @@ pub(super) fn judge(application: &DynamicObject, since: Option<Timestamp>) -> Ch
     if ["source", "sources"].iter().any(|field| spec(field) != compared(field)) {
         return Check::NotYet("Argo CD has not come to its newest form yet".into());
     }
-    let phase = at("/status/operationState/phase");
     if let Some(phase @ ("Failed" | "Error")) = phase {
         let why = printable(at("/status/operationState/message").unwrap_or(phase));
         let faults = failed_results(application);
@@ -92,9 +100,6 @@ pub(super) fn judge(application: &DynamicObject, since: Option<Timestamp>) -> Ch
     let wanted = at("/spec/source/targetRevision").filter(|revision| is_commit(revision));
     let synced = at("/status/sync/revision");
     match (at("/status/sync/status").unwrap_or("Unknown"), phase) {
-        (_, Some("Running" | "Terminating")) => {
-            Check::NotYet(printable(at("/status/operationState/message").unwrap_or("it is being synced")))
-        }
         ("Synced", Some("Succeeded")) if wanted.is_some() && synced != wanted => {
             Check::NotYet("it is not at its revision yet".into())
         }
@@ -108,12 +113,13 @@ pub(super) fn judge(application: &DynamicObject, since: Option<Timestamp>) -> Ch
     }
 }
 
-/// `ComparisonError: …`, `InvalidSpecError: …`.
+/// `ComparisonError: …`, `InvalidSpecError: …`. Not `SyncError`, which only repeats what the operation says, and stays
+/// for a while after the next one.
 fn error_condition(application: &DynamicObject) -> Option<String> {
     let all = application.data.pointer("/status/conditions")?.as_array()?;
-    let error = all
-        .iter()
-        .find(|condition| condition["type"].as_str().is_some_and(|kind| kind.ends_with("Error")))?;
+    let error = all.iter().find(|condition| {
+        condition["type"].as_str().is_some_and(|kind| kind.ends_with("Error") && kind != "SyncError")
+    })?;
     let part = |name: &str| error[name].as_str().unwrap_or_default();
     Some(printable(&format!("{}: {}", part("type"), part("message"))))
 }
@@ -218,12 +224,12 @@ impl Cluster {
     ) -> Result<(), Error> {
         let since = applied_at(root);
         if !is_set(root) {
-            self.refresh(root).await?;
+            self.look_anew(root).await?;
             let done = Condition::of("synced and healthy", move |application| judge(application, since));
             return self.wait(which, &done, limit, progress).await.map(|_| ());
         }
         for application in self.made_by(root).await? {
-            self.refresh(&application).await?;
+            self.look_anew(&application).await?;
         }
         let applications = ObjectRef { kind: "Application".into(), name: String::new(), ..which.clone() };
         let api = self.api(&applications).await?;
@@ -275,13 +281,19 @@ impl Cluster {
         Ok(all.items.into_iter().filter(|application| is_made_by(application, set)).collect())
     }
 
-    async fn refresh(&self, application: &DynamicObject) -> Result<(), Error> {
+    /// Has Argo CD look at an application now, and try an operation again that has failed: of itself it never does.
+    async fn look_anew(&self, application: &DynamicObject) -> Result<(), Error> {
         let name = application.name_any();
         let namespace = application.namespace();
-        let api: Api<DynamicObject> =
-            self.api(&ObjectRef::new(API_VERSION, "Application", namespace.as_deref(), &name)).await?;
-        let patch = Patch::Merge(json!({ "metadata": { "annotations": { REFRESH: "normal" } } }));
-        // Under another name than what is applied: the annotation is taken away again by Argo CD.
+        let api = self.api(&ObjectRef::new(API_VERSION, "Application", namespace.as_deref(), &name)).await?;
+        let mut patch = json!({ "metadata": { "annotations": { REFRESH: "normal" } } });
+        if let Some("Failed" | "Error") = text(&application.data, "/status/operationState/phase") {
+            let options = application.data.pointer("/spec/syncPolicy/syncOptions");
+            let sync = json!({ "syncOptions": options });
+            patch["operation"] = json!({ "initiatedBy": { "username": MANAGER }, "sync": sync });
+        }
+        let patch = Patch::Merge(patch);
+        // Under another name than what is applied: both are taken away again by Argo CD.
         let by = PatchParams { field_manager: Some(format!("{MANAGER}-refresh")), ..PatchParams::default() };
         self.call(&format!("refresh Application {name}"), || api.patch(&name, &by, &patch)).await.map(|_| ())
     }

@@ -57,8 +57,10 @@ pub struct SecretWanted {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub data: BTreeMap<String, Secret>,
-    /// Keys whose values are made up where they are not there yet, with their number of letters.
-    pub generate: BTreeMap<String, usize>,
+    /// Keys whose values are made up where they are not there yet.
+    pub generate: BTreeSet<String>,
+    /// The number of letters of a made-up value.
+    pub length: usize,
     /// Keys whose values are those of other Secrets.
     pub copy: BTreeMap<String, KeyRef>,
 }
@@ -105,10 +107,10 @@ impl Cluster {
         let seen = self.read_secret(&wanted.namespace, &wanted.name).await?;
         let kept = seen.and_then(|secret| secret.data).unwrap_or_default();
         let mut data = Map::new();
-        for (key, length) in &wanted.generate {
+        for key in &wanted.generate {
             let value = match kept.get(key) {
                 Some(value) => BASE64.encode(&value.0),
-                None => BASE64.encode(made_up(*length)?.as_bytes()),
+                None => BASE64.encode(made_up(wanted.length)?.as_bytes()),
             };
             data.insert(key.clone(), value.into());
         }

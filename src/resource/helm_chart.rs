@@ -38,7 +38,7 @@ pub struct HelmChart {
     /// How often Helm tries before it gives up. Default: 2.
     #[serde(default = "attempts")]
     pub attempts: u32,
-    /// How long all of it may take, in seconds. Default: 900.
+    /// How long all of it may take, in seconds. Default: 1800.
     #[serde(default = "patience")]
     pub timeout_seconds: u64,
 }

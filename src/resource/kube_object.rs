@@ -27,7 +27,7 @@ pub struct KubeObject {
     /// ApplicationSet makes: synced, healthy, the last operation a success). Default: nothing.
     #[serde(default)]
     pub wait: Option<Wait>,
-    /// How long to wait for that, in seconds. Default: 900.
+    /// How long to wait for that, in seconds. Default: 1800.
     #[serde(default = "patience")]
     pub timeout_seconds: u64,
 }
@@ -41,7 +41,7 @@ pub enum Wait {
 }
 
 pub(super) fn patience() -> u64 {
-    900
+    1800
 }
 
 impl KubeObject {

@@ -30,9 +30,12 @@ pub struct KubeSecret {
     /// Values by key, as text. Default: none.
     #[serde(default)]
     pub data: BTreeMap<String, String>,
-    /// Keys whose values are made up once, and then kept: `{ cookie-secret = 32 }`, in letters. Default: none.
+    /// Keys whose values are made up once, and then kept. Default: none.
     #[serde(default)]
-    pub generate: BTreeMap<String, usize>,
+    pub generate: BTreeSet<String>,
+    /// How many letters and digits a made-up value has. Default: 32.
+    #[serde(default = "letters")]
+    pub length: usize,
     /// Keys whose values are those of other Secrets: `{ client-secret = "security/dex-clients/argo-cd" }`. Default:
     /// none.
     #[serde(default)]
@@ -48,6 +51,10 @@ impl std::fmt::Debug for KubeSecret {
         let keys: Vec<&String> = self.data.keys().collect();
         f.debug_struct("KubeSecret").field("name", &self.name()).field("keys", &keys).finish_non_exhaustive()
     }
+}
+
+fn letters() -> usize {
+    32
 }
 
 fn opaque() -> String {
@@ -69,6 +76,7 @@ impl KubeSecret {
             annotations: self.annotations.clone(),
             data: self.data.iter().map(hidden).collect(),
             generate: self.generate.clone(),
+            length: self.length,
             copy,
         }
     }
@@ -87,7 +95,7 @@ impl KubeSecret {
                 differences.push(hidden(key));
             }
         }
-        for key in self.generate.keys().filter(|key| !there.data.contains_key(*key)) {
+        for key in self.generate.iter().filter(|key| !there.data.contains_key(*key)) {
             differences.push(Difference::value(format!("data.{key}"), None, Some("made up once")));
         }
         for (key, sum) in copied {
@@ -97,7 +105,7 @@ impl KubeSecret {
             }
         }
         let named: BTreeSet<&String> =
-            self.data.keys().chain(self.generate.keys()).chain(self.copy.keys()).collect();
+            self.data.keys().chain(&self.generate).chain(self.copy.keys()).collect();
         for key in there.ours.iter().filter(|key| !named.contains(key)) {
             differences.push(Difference::value(format!("data.{key}"), Some("there"), None));
         }
@@ -165,13 +173,13 @@ impl Resource for KubeSecret {
             return Err("`name` and `namespace` must not be empty".into());
         }
         let mut keys = BTreeSet::new();
-        for key in self.data.keys().chain(self.generate.keys()).chain(self.copy.keys()) {
+        for key in self.data.keys().chain(&self.generate).chain(self.copy.keys()) {
             if !keys.insert(key) {
                 return Err(format!("`{key}` has two values: name it in one of data, generate and copy"));
             }
         }
-        if let Some((key, _)) = self.generate.iter().find(|(_, length)| !(16..=1024).contains(*length)) {
-            return Err(format!("`{key}` must have 16 letters at least, and 1024 at most"));
+        if !(16..=1024).contains(&self.length) {
+            return Err("`length` must be 16 at least, and 1024 at most".into());
         }
         self.copies().map(|_| ())
     }
@@ -184,7 +192,7 @@ mod tests {
     use crate::resource::testing::{build, mistake};
 
     const SECRET: &str = "namespace = 'n'\nname = 'a'\nlabels = { l = '1' }\ndata = { user = 'geheim' }\n\
-        generate = { password = 32 }\ncopy = { token = 'n/other/token' }";
+        generate = ['password']\ncopy = { token = 'n/other/token' }";
 
     fn seen() -> SecretSeen {
         let sum = |text: &str| sha256_hex(text.as_bytes());
@@ -254,8 +262,8 @@ mod tests {
     fn mistakes_are_found_offline() {
         for (from, to, wanted) in [
             ("name = 'a'", "name = ''", "must not be empty"),
-            ("password = 32", "user = 32", "`user` has two values"),
-            ("password = 32", "password = 8", "16 letters at least"),
+            ("'password'", "'user'", "`user` has two values"),
+            ("generate", "length = 8\ngenerate", "16 at least"),
             ("n/other/token", "other/token", "is not namespace/name/key"),
         ] {
             let error = mistake("kube_secret", &SECRET.replace(from, to));

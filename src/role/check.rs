@@ -24,16 +24,19 @@ pub fn check(inventory: &Inventory, roles: &Roles) -> Result<(), Diagnostics> {
     let mut errors = Vec::new();
     let groups = inventory.groups.iter().map(|(name, group)| (format!("groups.{name}"), &group.roles));
     for (prefix, written) in groups {
-        unknown_roles(inventory, roles, &prefix, written, &mut errors);
+        unknown_roles(inventory, roles, &format!("{prefix}.roles"), written, &mut errors);
     }
+    let components = &inventory.cluster.components;
+    unknown_roles(inventory, roles, "cluster.components", components, &mut errors);
     for node in inventory.nodes.values() {
         let of_groups = |role: &String| {
             node.groups
                 .iter()
                 .any(|group| inventory.groups.get(group).is_some_and(|g| g.roles.contains(role)))
         };
-        let own: Vec<String> = node.roles.iter().filter(|role| !of_groups(role)).cloned().collect();
-        unknown_roles(inventory, roles, &format!("nodes.{}", node.name), &own, &mut errors);
+        let elsewhere = |role: &String| of_groups(role) || components.contains(role);
+        let own: Vec<String> = node.roles.iter().filter(|role| !elsewhere(role)).cloned().collect();
+        unknown_roles(inventory, roles, &format!("nodes.{}.roles", node.name), &own, &mut errors);
     }
 
     // A misspelt role takes its variables with it: complaining of those too would only hide the one mistake.
@@ -118,7 +121,7 @@ fn two_types(inventory: &Inventory, roles: &Roles, errors: &mut Vec<Diagnostic>)
 fn unknown_roles(
     inventory: &Inventory,
     roles: &Roles,
-    prefix: &str,
+    list: &str,
     written: &[String],
     errors: &mut Vec<Diagnostic>,
 ) {
@@ -126,7 +129,7 @@ fn unknown_roles(
         let mut error = Diagnostic::new(format!("unknown role `{role}`"))
             .label("no such role")
             .help(suggest(role, roles.roles.keys().map(String::as_str)));
-        error.place = inventory.element_place(&format!("{prefix}.roles"), role);
+        error.place = inventory.element_place(list, role);
         errors.push(error);
     }
 }

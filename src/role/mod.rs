@@ -21,7 +21,8 @@ pub use files::Files;
 pub use plan::plan;
 
 /// Names that templates have besides variables; no variable may have one.
-pub const RESERVED: &[&str] = &["facts", "node", "nodes", "by_role", "cluster", "k3s", "item", "secret"];
+pub const RESERVED: &[&str] =
+    &["facts", "node", "nodes", "by_role", "cluster", "k3s", "item", "secret", "secrets"];
 
 /// All roles, by name, and the templates they use.
 #[derive(Debug, Clone)]

@@ -89,12 +89,14 @@ fn context<'a>(
     facts: &Facts,
     vars: impl Iterator<Item = (&'a String, &'a toml::Value)>,
 ) -> Context {
+    let of_nodes: BTreeMap<&str, BTreeMap<String, toml::Value>> =
+        inventory.nodes.values().map(|node| (node.name.as_str(), vars_of(inventory, roles, node))).collect();
     let describe = |node: &Node| {
         serde_json::json!({
             "name": node.name, "hostname": node.hostname, "host": node.host, "address": node.address,
             "arch": node.arch, "os": node.os,
             "groups": node.groups, "roles": node.roles, "labels": node.labels, "taints": node.taints,
-            "disks": node.disks,
+            "disks": node.disks, "vars": of_nodes.get(node.name.as_str()),
         })
     };
     let mut context = Context::default();
@@ -117,6 +119,13 @@ fn context<'a>(
         context.set("k3s", &k3s);
     }
     context
+}
+
+/// A node's variables, for what other nodes have to know of it. Mistakes in them are told when it is planned itself.
+fn vars_of(inventory: &Inventory, roles: &Roles, node: &Node) -> BTreeMap<String, toml::Value> {
+    let declared = super::declarations(roles, node);
+    let merged = vars::merged(inventory, node, &declared, &Vars::new()).unwrap_or_default();
+    merged.into_iter().map(|(name, (value, _))| (name, value)).collect()
 }
 
 struct Planner<'a> {
