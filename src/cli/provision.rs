@@ -74,8 +74,8 @@ impl Run {
         role::check_set(&project.inventory, &project.roles, &nodes, &set)?;
         let project = project.in_lab(global, ui).await?;
         let roles = (!self.role.is_empty()).then_some(self.role);
-        let wanted = Wanted { nodes, roles, set, dry_run, ..Wanted::default() };
-        let outcome = converge(project, wanted, &self.login, ui).await?;
+        let wanted = Wanted { nodes, roles, set, dry_run, forks: self.login.forks, ..Wanted::default() };
+        let outcome = converge(project, wanted, self.login.options(ui)?, ui).await?;
         Ok(match exit(&outcome) {
             Exit::Done if dry_run && outcome.changed + outcome.unknown > 0 => pending,
             exit => exit,
