@@ -631,13 +631,13 @@ fn a_release_is_pinned_and_stays_so() {
     web.put(&at("sha256sum-arm64.txt"), list(&[("k3s-arm64", "arm64")]));
     let project = Project::new(&web.base, "");
 
-    // Unpinned: refused, with what to do.
-    let (code, _, stderr) = project.run(&["validate"]);
-    assert_eq!(code, 64, "{stderr}");
-    assert!(
-        stderr.contains("`k3s-arm64` of v1.36.3+k3s1 is not pinned") && stderr.contains("run: datahub lock"),
-        "{stderr}"
-    );
+    // Unpinned: good to be written, and refused where it would be used, with what to do.
+    for (command, wanted) in [(&["validate"][..], 0), (&["plan", "--all"], 64)] {
+        let (code, _, stderr) = project.run(command);
+        assert_eq!(code, wanted, "{command:?} {stderr}");
+        let told = ["the release v1.36.3+k3s1 is not pinned", "datahub.toml:", "run: datahub lock"];
+        assert!(told.iter().all(|part| stderr.contains(part)), "{command:?} {stderr}");
+    }
     let (code, stdout, _) = project.run(&["lock", "--check"]);
     assert!(code == 2 && stdout.contains("out of date") && project.lock().is_none(), "{stdout}");
 
@@ -654,7 +654,12 @@ fn a_release_is_pinned_and_stays_so() {
     assert!(pinned.contains(&line), "{pinned}");
     assert!(pinned.contains("\"k3s-airgap-images-amd64.tar.zst\" = "), "{pinned}");
     let (code, stdout, stderr) = project.run(&["validate"]);
-    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(code == 0 && !stderr.contains("pinned"), "{stdout}{stderr}");
+    // A file that a pinned release does not have is a mistake.
+    project.write("roles/program/role.toml", &ROLE.replace("{{ k3s.binary }}", "k3s-arm46"));
+    let (code, _, stderr) = project.run(&["validate"]);
+    assert!(code == 64 && stderr.contains("did you mean `k3s-arm64`?"), "{code} {stderr}");
+    project.write("roles/program/role.toml", ROLE);
     let (code, stdout, _) = project.run(&["lock", "--check"]);
     assert!(code == 0 && stdout.contains("up to date"), "{stdout}");
 

@@ -289,11 +289,22 @@ fn unreachable_nodes() {
     }
 }
 
-/// The shipped inventory is valid as it stands.
+/// The shipped inventory is valid as it stands. Until its release is pinned it is nothing for real machines: that is
+/// refused without a connection, for a role that needs no file of the release it is not.
 #[test]
 fn the_shipped_inventory() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let said = run(&root, &["validate"]);
+    let project = Project::new(&std::fs::read_to_string(root.join("inventory/datahub.toml")).expect("there"));
+    let said = project.run(&["validate"]);
     assert!(said.contains("inventory/datahub.toml: valid (7 nodes, "), "{said}");
-    assert!(said.ends_with("--- exit 0\n"), "{said}");
+    assert!(said.contains("warning: ") && said.contains("not pinned"), "{said}");
+    assert!(said.contains("datahub lock") && said.ends_with("--- exit 0\n"), "{said}");
+    let plan = project.run(&["plan", "--all"]);
+    for command in [&["provision", "--all"][..], &["upgrade"]] {
+        let said = project.run(command);
+        assert!(said.contains("not pinned") && said.ends_with("--- exit 64\n"), "{said}");
+    }
+    insta::assert_snapshot!("unpinned_release", plan);
+    let said = project.run(&["plan", "--node", "nas", "--role", "base", "--connect-timeout", "1"]);
+    assert!(!said.contains("not pinned") && said.contains("cannot reach"), "{said}");
 }

@@ -10,6 +10,8 @@ mod faults;
 mod life;
 #[path = "provision/run.rs"]
 mod run;
+#[path = "cluster/shipped.rs"]
+mod shipped;
 #[path = "cluster/upgrade.rs"]
 mod upgrade;
 

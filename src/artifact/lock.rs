@@ -44,7 +44,13 @@ pub struct Lock {
     /// Releases of K3s by their tag.
     #[serde(default)]
     k3s: BTreeMap<String, Files>,
+    /// See [`Lock::suppose`]; never written.
+    #[serde(skip)]
+    supposed: Option<String>,
 }
+
+/// No file has this checksum.
+const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// One thing that an update of the lock file does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +122,23 @@ impl Lock {
         Ok(lock)
     }
 
+    /// Lets every file of a release pass for pinned, with a checksum that no file has: to check offline what would be
+    /// done with them. A run made with it brings nothing anywhere.
+    pub fn suppose(&mut self, version: &str) {
+        self.supposed = Some(version.to_owned());
+    }
+
+    /// Whether anything of a release is pinned.
+    pub fn pins(&self, version: &str) -> bool {
+        self.supposed.as_deref() == Some(version) || !self.files(version).is_empty()
+    }
+
     /// A pinned file.
     pub fn artifact(&self, version: &str, file: &str) -> Option<Artifact> {
+        if self.supposed.as_deref() == Some(version) {
+            let (file, version, sha256) = (file.to_owned(), version.to_owned(), NO_CHECKSUM.to_owned());
+            return Some(Artifact { file, version, sha256, size: None });
+        }
         let pin = self.k3s.get(version)?.get(file)?;
         Some(Artifact {
             file: file.to_owned(),

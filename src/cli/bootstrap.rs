@@ -63,8 +63,9 @@ impl Bootstrap {
         let set = set.into_iter().collect();
         role::check_set(inventory, &project.roles, &nodes, &set)?;
         let project = project.in_lab(global, ui).await?;
-        let wanted = Wanted { nodes, roles, set, dry_run: self.dry_run, ..Wanted::default() };
-        let outcome = converge(project, wanted, &login, ui).await?;
-        Ok(exit(&outcome, self.dry_run && self.detailed_exitcode))
+        let (dry_run, forks) = (self.dry_run, login.forks);
+        let wanted = Wanted { nodes, roles, set, dry_run, forks, ..Wanted::default() };
+        let outcome = converge(project, wanted, login.options(ui)?, ui).await?;
+        Ok(exit(&outcome, dry_run && self.detailed_exitcode))
     }
 }

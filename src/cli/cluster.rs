@@ -11,17 +11,21 @@ use crate::cluster::{self, Access, DATA_DIR, Members};
 use crate::engine::peers::Peers;
 use crate::inventory::{Vars, vars};
 use crate::role;
+use crate::transport::prompt::Question;
+use crate::transport::ssh;
 
 /// A project and the cluster it describes.
 pub struct Cluster {
     pub project: Project,
     pub access: Access,
+    /// How its machines are logged in to, what had to be asked for that included.
+    pub login: ssh::Options,
 }
 
 /// Reads the project and makes ready to reach its cluster. Connects to nothing yet.
 pub async fn open(global: &Global, login: &Login, ui: &Ui) -> anyhow::Result<Cluster> {
     let project = Project::load(global, ui)?.in_lab(global, ui).await?;
-    let options = login.options(ui)?;
+    let login = login.options(ui)?;
     let inventory = &project.inventory;
     let members = Members::of(inventory, |node| {
         let declared = role::declarations(&project.roles, node);
@@ -31,8 +35,8 @@ pub async fn open(global: &Global, login: &Login, ui: &Ui) -> anyhow::Result<Clu
         value.unwrap_or_else(|| DATA_DIR.to_owned())
     });
     members.first().map_err(problem)?;
-    let connector = session::connector(Arc::new(inventory.clone()), options);
-    Ok(Cluster { access: Access { members, peers: Arc::new(Peers::new(connector)) }, project })
+    let connector = session::connector(Arc::new(inventory.clone()), login.clone());
+    Ok(Cluster { access: Access { members, peers: Arc::new(Peers::new(connector)) }, project, login })
 }
 
 /// Steps as lines: who, and what.
@@ -52,17 +56,27 @@ pub fn confirm_by_name(ui: &Ui, destroys: &str, cluster: &str, yes: bool) -> any
         return Ok(());
     }
     ui.warning(destroys);
-    let question = crate::transport::prompt::Question {
-        text: format!("To go on, type the name of the cluster ({cluster})"),
-        echo: true,
-    };
+    let question =
+        Question { text: format!("To go on, type the name of the cluster ({cluster})"), echo: true };
     match ui.prompter().ask(&question) {
         Some(answer) if answer.trim() == cluster => Ok(()),
         Some(_) => {
             Err(Problem::failed("that is not its name: nothing was changed", "run again to try once more"))
         }
-        None => Err(Problem::usage("there is no terminal to ask on", "to agree beforehand: --yes")),
+        None => Err(nobody_to_ask()),
     }
+}
+
+/// Asks whether to go on. `yes`: it was agreed to on the command line.
+pub fn confirm(ui: &Ui, question: &str, yes: bool) -> anyhow::Result<bool> {
+    match yes {
+        true => Ok(true),
+        false => ui.confirm(question).ok_or_else(nobody_to_ask),
+    }
+}
+
+fn nobody_to_ask() -> anyhow::Error {
+    Problem::usage("there is no terminal to ask on", "to agree beforehand: --yes")
 }
 
 /// `20261125T230000Z`, for names of files.

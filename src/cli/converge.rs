@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::problem::Problem;
 use super::project::{Project, all_plans};
-use super::session::{self, Login};
+use super::session;
 use super::{Exit, Ui};
 use crate::diagnostic::Diagnostics;
 use crate::engine::event::{Events, Failure};
@@ -35,8 +35,8 @@ pub struct Wanted {
     pub dry_run: bool,
     /// Begin nothing on other nodes once one has failed.
     pub stop_at_failure: bool,
-    /// One node after another, whatever the flags allow.
-    pub one_by_one: bool,
+    /// Nodes worked on at the same time; 0 means 1.
+    pub forks: usize,
     /// How many nodes may be out of service at the same time; 0 means 1.
     pub out_at_once: usize,
 }
@@ -45,13 +45,12 @@ pub struct Wanted {
 pub async fn converge(
     mut project: Project,
     wanted: Wanted,
-    login: &Login,
+    login: ssh::Options,
     ui: &Ui,
 ) -> anyhow::Result<Outcome> {
-    let options = login.options(ui)?;
-    session::look_up_addresses(&mut project.inventory, &options).await;
-    let Wanted { nodes, roles, set, dry_run, stop_at_failure, one_by_one, out_at_once } = wanted;
-    let job = Arc::new(Job { project, set, roles, login: options });
+    session::look_up_addresses(&mut project.inventory, &login).await;
+    let Wanted { nodes, roles, set, dry_run, stop_at_failure, forks, out_at_once } = wanted;
+    let job = Arc::new(Job { project, set, roles, login });
 
     let plans =
         all_plans(nodes.iter().map(|node| {
@@ -72,7 +71,7 @@ pub async fn converge(
     let secrets = job.project.secrets.clone();
     let options = engine::Options {
         dry_run,
-        forks: if one_by_one { 1 } else { login.forks },
+        forks: forks.max(1),
         run,
         owner: owner(),
         interrupt,

@@ -80,8 +80,9 @@ impl Run {
         role::check_set(&project.inventory, &project.roles, &nodes, &set)?;
         let project = project.in_lab(global, ui).await?;
         let roles = (!self.role.is_empty()).then_some(self.role);
-        let wanted = Wanted { nodes, roles, set, dry_run, ..Wanted::default() };
-        let outcome = converge(project, wanted, &login, ui).await?;
+        let forks = login.forks;
+        let wanted = Wanted { nodes, roles, set, dry_run, forks, ..Wanted::default() };
+        let outcome = converge(project, wanted, login.options(ui)?, ui).await?;
         Ok(exit(&outcome, dry_run && detailed))
     }
 }

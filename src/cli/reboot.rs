@@ -50,9 +50,9 @@ impl Reboot {
             set: set.into_iter().collect(),
             dry_run: self.dry_run,
             stop_at_failure: true,
-            one_by_one: true,
+            forks: 1,
             ..Wanted::default()
         };
-        Ok(exit(&converge(project, wanted, &self.login, ui).await?, false))
+        Ok(exit(&converge(project, wanted, self.login.options(ui)?, ui).await?, false))
     }
 }

@@ -1,6 +1,6 @@
 //! `datahub remove NODE`: one node out of the cluster.
 
-use super::cluster::{self, problem, report};
+use super::cluster::{self, confirm, problem, report};
 use super::problem::Problem;
 use super::session::Login;
 use super::{Exit, Global, Ui};
@@ -35,17 +35,9 @@ impl Remove {
                 suggest(&self.node, nodes),
             ));
         };
-        if !self.yes {
-            match ui.confirm(&format!("Take {} out of the cluster, with all its pods?", self.node)) {
-                Some(true) => {}
-                Some(false) => return Ok(Exit::Failed),
-                None => {
-                    return Err(Problem::usage(
-                        "there is no terminal to ask on",
-                        "to agree beforehand: --yes",
-                    ));
-                }
-            }
+        let question = format!("Take {} out of the cluster, with all its pods?", self.node);
+        if !confirm(ui, &question, self.yes)? {
+            return Ok(Exit::Failed);
         }
         remove(&cluster.access, member, self.gone, &report(ui)).await.map_err(problem)?;
         Ok(Exit::Done)

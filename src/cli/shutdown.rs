@@ -1,7 +1,6 @@
 //! `datahub shutdown`: switches machines off in the order that the cluster needs.
 
-use super::cluster::{self, problem, report};
-use super::problem::Problem;
+use super::cluster::{self, confirm, problem, report};
 use super::selection::Selection;
 use super::session::Login;
 use super::{Exit, Global, Ui};
@@ -40,18 +39,8 @@ impl Shutdown {
         };
         let stages = stages(&cluster.access, &nodes, &last);
         let order: Vec<String> = stages.iter().map(|stage| stage.join(", ")).collect();
-        if !self.yes {
-            let question = format!("Switch off {}?", order.join("; then "));
-            match ui.confirm(&question) {
-                Some(true) => {}
-                Some(false) => return Ok(Exit::Failed),
-                None => {
-                    return Err(Problem::usage(
-                        "there is no terminal to ask on",
-                        "to agree beforehand: --yes",
-                    ));
-                }
-            }
+        if !confirm(ui, &format!("Switch off {}?", order.join("; then ")), self.yes)? {
+            return Ok(Exit::Failed);
         }
         shut_down(&cluster.access, &stages, &report(ui)).await.map_err(problem)?;
         Ok(Exit::Done)

@@ -7,6 +7,8 @@ use super::session::Login;
 use super::{Exit, Global, Ui};
 use crate::cluster::upgrade::{Way, way};
 use crate::cluster::{AGENT, SERVER, backup};
+use crate::diagnostic::Diagnostics;
+use crate::role;
 
 /// Take the cluster to the release of K3s that the inventory names
 ///
@@ -30,11 +32,14 @@ pub struct Upgrade {
 
 impl Upgrade {
     pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
-        let Cluster { project, access } = cluster::open(global, &self.login, ui).await?;
+        let Cluster { project, access, login } = cluster::open(global, &self.login, ui).await?;
         let Some(k3s) = &project.inventory.k3s else {
             let hint = "add to it: [k3s] and version = \"v1.36.3+k3s1\"";
             return Err(Problem::usage("the inventory has no [k3s]: no release is named", hint));
         };
+        if let Some(mistake) = role::unpinned(&project.inventory) {
+            return Err(Diagnostics(vec![mistake]).into());
+        }
         let version = k3s.version.clone();
         let nodes = access.api().await.map_err(problem)?.nodes().await.map_err(|e| problem(e.into()))?;
         let missing =
@@ -70,10 +75,11 @@ impl Upgrade {
             set: [("k3s_upgrade".to_owned(), true.into())].into_iter().collect(),
             dry_run: self.dry_run,
             stop_at_failure: true,
+            forks: self.login.forks,
             out_at_once: self.concurrency,
             ..Wanted::default()
         };
-        let outcome = converge(project, wanted, &self.login, ui).await?;
+        let outcome = converge(project, wanted, login, ui).await?;
         if outcome.failed > 0 {
             ui.hint("when the cause is gone, go on where it stopped: datahub upgrade --no-backup");
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Access, Error, Member, Report};
 use crate::kube::drain::{self, DrainOptions};
+use crate::resource::absent::check_removable;
 use crate::shell::quote;
 
 /// How long taking off may take: pods are given no more time, but mounts may be busy.
@@ -36,6 +37,10 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
 
 /// Takes K3s off a machine. Done already: nothing happens.
 pub async fn take_off(access: &Access, member: &Member, report: Report<'_>) -> Result<(), Error> {
+    check_removable(&member.data_dir).map_err(|why| {
+        Error::on(&member.node, format!("K3s's data cannot be deleted: {why}; nothing was done"))
+            .hint("is k3s_data_dir what it was when K3s was installed? It must be a folder for K3s alone")
+    })?;
     report(&member.node, "removing K3s");
     access.sh(&member.node, "stop K3s", &stop(&member.data_dir), LIMIT).await?;
     access.sh(&member.node, "remove K3s", &delete(&member.data_dir), LIMIT).await?;
@@ -92,10 +97,6 @@ true"#,
 fn delete(data_dir: &str) -> String {
     format!(
         r#"data={data}
-case "$data" in /*/*/?*|/*/?*) ;; *) echo "$data is no folder of K3s's own" >&2; exit 1 ;; esac
-for system in /var/lib /var/log /usr/local /usr/lib /etc/ssh /home/*; do
-  [ "$data" != "$system" ] || {{ echo "$data is no folder of K3s's own" >&2; exit 1; }}
-done
 busy=$(sed 's/^[^ ]* \([^ ]*\) .*/\1/' /proc/self/mounts | grep -E "^($data|/var/lib/kubelet|/run/k3s|/etc/rancher)/")
 if [ -n "$busy" ]; then
   echo "still mounted, so nothing was deleted: $(echo "$busy" | head -3 | tr '\n' ' ')" >&2; exit 1

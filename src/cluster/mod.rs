@@ -20,9 +20,7 @@ use crate::kube;
 use crate::transport::prompt::printable;
 use crate::transport::{self, Script, Transport};
 
-/// The roles that make a node a member of the cluster.
-pub const SERVER: &str = "k3s-server";
-pub const AGENT: &str = "k3s-agent";
+pub use crate::role::{AGENT, SERVER};
 
 /// Where K3s keeps its data unless a node's variables say otherwise.
 pub const DATA_DIR: &str = "/var/lib/rancher/k3s";

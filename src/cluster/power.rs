@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use futures_util::future::join_all;
 
 use super::{Access, Error, Report};
-use crate::transport::Script;
 
 /// How long a machine may take to go down: the kubelet gives pods their time, mounts are let go.
 const LIMIT: Duration = Duration::from_secs(300);
+/// How long it may take to say that it will.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Between two looks whether it is gone.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -25,41 +26,28 @@ pub fn stages(access: &Access, nodes: &[String], last: &[String]) -> Vec<Vec<Str
 /// one needs must not be taken away.
 pub async fn shut_down(access: &Access, stages: &[Vec<String>], report: Report<'_>) -> Result<(), Error> {
     for stage in stages {
-        let mut going = JoinSet::new();
-        for node in stage {
-            report(node, "shutting down");
-            let (node, peers) = (node.clone(), access.peers.clone());
-            going.spawn(async move {
-                let gone = async {
-                    let transport = peers.transport(&node).await.map_err(|e| Error::transport(&node, &e))?;
-                    // The answer comes before the machine goes.
-                    let script = "setsid sh -c 'sleep 0.5; systemctl poweroff || poweroff' >/dev/null 2>&1 </dev/null &";
-                    transport.run(&Script::new(script)).await.map_err(|e| Error::transport(&node, &e))?;
-                    let started = Instant::now();
-                    while transport.log_in_anew().await.is_ok() {
-                        if started.elapsed() > LIMIT {
-                            return Err(Error::on(&node, format!("it still runs after {} s", LIMIT.as_secs()))
-                                .hint("look at its console; then run again: those that are off stay off"));
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    Ok(())
-                };
-                let result = gone.await;
-                (node, result)
-            });
-        }
-        let mut failed = None;
-        while let Some(Ok((node, result))) = going.join_next().await {
-            match result {
-                Ok(()) => report(&node, "off"),
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        let ends = join_all(stage.iter().map(|node| switch_off(access, node, report))).await;
+        ends.into_iter().collect::<Result<(), Error>>()?;
     }
+    Ok(())
+}
+
+/// Switches one machine off, and waits until it takes no logins any more.
+async fn switch_off(access: &Access, node: &str, report: Report<'_>) -> Result<(), Error> {
+    report(node, "shutting down");
+    // The answer comes before the machine goes.
+    let shell = "setsid sh -c 'sleep 0.5; systemctl poweroff || poweroff' >/dev/null 2>&1 </dev/null &";
+    access.sh(node, "switch it off", shell, ANSWER).await?;
+    let transport = access.transport(node).await?;
+    let started = Instant::now();
+    while transport.log_in_anew().await.is_ok() {
+        if started.elapsed() > LIMIT {
+            return Err(Error::on(node, format!("it still runs after {} s", LIMIT.as_secs()))
+                .hint("look at its console; then run again: those that are off stay off"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    report(node, "off");
     Ok(())
 }
 

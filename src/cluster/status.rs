@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 use super::{Access, Error, Member};
 use crate::kube::node::Node;
@@ -111,22 +111,11 @@ fn row(member: &Member, node: Option<Node>, drift: Option<Vec<String>>) -> Row {
 }
 
 async fn machines(access: &Access) -> BTreeMap<String, Result<Machine, Error>> {
-    let mut asking = JoinSet::new();
-    for member in &access.members.0 {
-        let (node, peers) = (member.node.clone(), access.peers.clone());
-        let shell = figures(&member.data_dir);
-        asking.spawn(async move {
-            let asked = async {
-                let transport = peers.transport(&node).await.map_err(|e| Error::transport(&node, &e))?;
-                let script = crate::transport::Script::new(shell).timeout(PATIENCE);
-                let output = transport.run(&script).await.map_err(|e| Error::transport(&node, &e))?;
-                Ok(read(&String::from_utf8_lossy(&output.stdout)))
-            };
-            let answer = asked.await;
-            (node, answer)
-        });
-    }
-    asking.join_all().await.into_iter().collect()
+    let asking = access.members.0.iter().map(|member| async move {
+        let said = access.sh(&member.node, "ask how full it is", &figures(&member.data_dir), PATIENCE).await;
+        (member.node.clone(), said.map(|said| read(&said)))
+    });
+    join_all(asking).await.into_iter().collect()
 }
 
 fn figures(data_dir: &str) -> String {

@@ -123,6 +123,11 @@ impl<'d> Reader<'d> {
         Place::new(self.source, span)
     }
 
+    /// Keeps the place of a field, for what is found out about it later.
+    pub fn note(&mut self, field: &Field<'d>) {
+        self.spans.insert(&field.path, field.key_span.clone(), field.span.clone());
+    }
+
     pub fn error(
         &mut self,
         span: Range<usize>,
@@ -289,7 +294,7 @@ impl<'d> Reader<'d> {
 
     /// A value without places; they are kept in [`Reader::spans`] under the field's path.
     pub fn value(&mut self, field: &Field<'d>) -> toml::Value {
-        self.spans.insert(&field.path, field.key_span.clone(), field.span.clone());
+        self.note(field);
         match field.value {
             DeValue::String(text) => toml::Value::String(text.to_string()),
             DeValue::Boolean(value) => toml::Value::Boolean(*value),

@@ -33,6 +33,10 @@ pub enum Transfer {
 pub(super) fn k3s<'d>(reader: &mut Reader<'d>, top: &Table<'d>, dir: &Path) -> Option<K3s> {
     let table = reader.section(top, "k3s", "[k3s]")?;
     reader.known(&table, KEYS);
+    if let Some(field) = table.get("version") {
+        // That a release is not pinned is told there.
+        reader.note(field);
+    }
     let version = reader.required(&table, "version", "\"v1.36.3+k3s1\"");
     if let Some((version, span)) = version.as_ref().filter(|(version, _)| !is_version(version)) {
         let help =

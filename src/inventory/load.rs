@@ -10,6 +10,7 @@ use super::document::{Reader, Table, Text};
 use super::k3s::k3s;
 use super::{Cluster, Group, HostKeys, Inventory, Node, SecretSources, Ssh};
 use crate::artifact::lock::Lock;
+use crate::artifact::release::is_file_name;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 
 const TOP: &[&str] = &["cluster", "k3s", "ssh", "secrets", "groups", "nodes"];
@@ -19,6 +20,8 @@ const NODE: &[&str] = &[
     "host", "address", "hostname", "arch", "os", "roles", "groups", "labels", "taints", "disks", "vars",
     "ssh", "hardware",
 ];
+/// What no two nodes may have in common.
+const UNIQUE: &[&str] = &["host", "address", "hostname"];
 const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
 /// The group every node is in without saying so, when it is defined.
 const ALL: &str = "all";
@@ -76,7 +79,12 @@ fn cluster<'d>(reader: &mut Reader<'d>, top: &Table<'d>) -> Cluster {
         return Cluster::default();
     };
     reader.known(&table, &["name", "components", "vars"]);
-    let name = reader.required(&table, "name", "\"home\"").map(|(name, _)| name).unwrap_or_default();
+    let name = reader.required(&table, "name", "\"home\"");
+    if let Some((name, span)) = name.as_ref().filter(|(name, _)| !is_file_name(name)) {
+        let help = "use letters, digits, inner hyphens and dots: backups and the kubeconfig's context are named after it";
+        reader.error(span.clone(), format!("`{name}` is not a cluster's name"), "not a plain name", help);
+    }
+    let name = name.map(|(name, _)| name).unwrap_or_default();
     let components = list(reader, &table, "components").into_iter().map(|(role, _)| role).collect();
     Cluster { name, components, vars: reader.vars(&table, "[cluster.vars]") }
 }
@@ -143,6 +151,7 @@ fn nodes<'d>(
             reader.error(field.key_span.clone(), message, "not a DNS label", help);
         }
         let Some(table) = reader.table(field, what) else { continue };
+        reader.note(field);
         let node = node(reader, field.key, &table, outer, groups, &nodes);
         nodes.insert(field.key.to_owned(), node);
     }
@@ -158,6 +167,10 @@ fn node<'d>(
     earlier: &IndexMap<String, Node>,
 ) -> Node {
     reader.known(table, NODE);
+    // Where a second node claims the same, the first one's place is told too.
+    for field in table.fields.iter().filter(|field| UNIQUE.contains(&field.key)) {
+        reader.note(field);
+    }
     reader.string(table, "hardware");
     let host = reader.required(table, "host", "\"machine.home.arpa\"");
     let ssh = match reader.section(table, "ssh", "ssh") {
@@ -170,14 +183,13 @@ fn node<'d>(
         taken(reader, span, "host", host, twin);
     }
     let address = address(reader, table, earlier).or_else(|| host.as_ref()?.0.parse().ok());
-    let hostname = reader.string(table, "hostname");
-    if let Some((hostname, span)) = &hostname {
-        taken(reader, span, "hostname", hostname, earlier.values().find(|other| other.hostname == *hostname));
-        if !hostname.split('.').all(is_label) {
-            let help = "use small letters, digits and inner hyphens";
-            reader.error(span.clone(), format!("`{hostname}` is not a host name"), "not a host name", help);
-        }
+    let written = reader.string(table, "hostname");
+    if let Some((hostname, span)) = written.as_ref().filter(|(name, _)| !name.split('.').all(is_label)) {
+        let help = "use small letters, digits and inner hyphens";
+        reader.error(span.clone(), format!("`{hostname}` is not a host name"), "not a host name", help);
     }
+    let (hostname, span) = written.unwrap_or_else(|| (name.to_owned(), table.span.clone()));
+    taken(reader, &span, "hostname", &hostname, earlier.values().find(|other| other.hostname == hostname));
     let arch = reader.required(table, "arch", "\"arm64\"");
     if let Some((arch, span)) = arch.as_ref().filter(|(arch, _)| !ARCHES.contains(&arch.as_str())) {
         reader.unknown(span.clone(), "arch", arch, ARCHES);
@@ -215,7 +227,7 @@ fn node<'d>(
         name: name.to_owned(),
         host: host.map(|(host, _)| host).unwrap_or_default(),
         address,
-        hostname: hostname.map_or_else(|| name.to_owned(), |(hostname, _)| hostname),
+        hostname,
         arch: arch.map(|(arch, _)| arch).unwrap_or_default(),
         os: os.map(|(os, _)| os).unwrap_or_default(),
         roles,
@@ -259,14 +271,15 @@ fn taken(
     value: &str,
     twin: Option<&Node>,
 ) {
-    if let Some(twin) = twin {
-        reader.error(
-            span.clone(),
-            format!("the {key} `{value}` is already that of node `{}`", twin.name),
-            format!("second use of this {key}"),
-            format!("every node needs its own {key}"),
-        );
-    }
+    let Some(twin) = twin else { return };
+    let first = reader.spans.nearest(&format!("nodes.{}.{key}", twin.name));
+    let first = first.map(|span| format!(" ({})", reader.place(span.key.clone()))).unwrap_or_default();
+    reader.error(
+        span.clone(),
+        format!("the {key} `{value}` is already that of node `{}`{first}", twin.name),
+        format!("second use of this {key}"),
+        format!("every node needs its own {key}"),
+    );
 }
 
 /// A DNS label: what Kubernetes and /etc/hosts accept as a name.

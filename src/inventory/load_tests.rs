@@ -22,13 +22,13 @@ fn the_shipped_inventory_is_the_seven_machines() {
     assert_eq!(
         seen,
         [
-            row("orpi-0", "datahublocal-orpi-0", "arm64", "debian-13", "base sbc"),
-            row("orpi-1", "datahublocal-orpi-1", "arm64", "debian-13", "base sbc"),
-            row("orpi-2", "datahublocal-orpi-2", "arm64", "debian-13", "base sbc"),
-            row("orpi-3", "datahublocal-orpi-3", "arm64", "debian-13", "base sbc"),
-            row("amd-1", "datahublocal-amd-1", "amd64", "debian-13", "base"),
-            row("nas", "datahublocal-nas", "amd64", "debian-12", "base"),
-            row("laptop", "datahublocal-legion-laptop", "amd64", "ubuntu-24.04", "base"),
+            row("orpi-0", "datahublocal-orpi-0", "arm64", "debian-13", "base sbc k3s-server"),
+            row("orpi-1", "datahublocal-orpi-1", "arm64", "debian-13", "base sbc k3s-agent"),
+            row("orpi-2", "datahublocal-orpi-2", "arm64", "debian-13", "base sbc k3s-agent"),
+            row("orpi-3", "datahublocal-orpi-3", "arm64", "debian-13", "base sbc k3s-agent"),
+            row("amd-1", "datahublocal-amd-1", "amd64", "debian-13", "base k3s-agent"),
+            row("nas", "datahublocal-nas", "amd64", "debian-12", "base k3s-agent"),
+            row("laptop", "datahublocal-legion-laptop", "amd64", "ubuntu-24.04", "base k3s-agent"),
         ]
     );
     assert!(inventory.nodes.values().all(|n| n.host == format!("{}.home.arpa", n.hostname)));
@@ -89,10 +89,10 @@ datahub.toml:18:11: unknown group `worker`
 datahub.toml:20:8: `Orpi_2` is not a node name
  ^ not a DNS label
  ? use small letters, digits and inner hyphens, at most 63: the name is used in Kubernetes
-datahub.toml:21:8: the host `one.home.arpa` is already that of node `orpi-1`
+datahub.toml:21:8: the host `one.home.arpa` is already that of node `orpi-1` (datahub.toml:14)
  ^ second use of this host
  ? every node needs its own host
-datahub.toml:22:12: the hostname `one` is already that of node `orpi-1`
+datahub.toml:22:12: the hostname `one` is already that of node `orpi-1` (datahub.toml:15)
  ^ second use of this hostname
  ? every node needs its own hostname
 datahub.toml:24:6: `trixie` is not an os
@@ -119,6 +119,26 @@ datahub.toml:2:8: not valid TOML: string values must be quoted, expected literal
  ^ here
 datahub.toml:3:8: not valid TOML: string values must be quoted, expected literal string
  ^ here
+"
+    );
+}
+
+/// A node that says no host name has its own name for one.
+#[test]
+fn host_names_are_unique_whether_written_or_not() {
+    let text = "[cluster]\nname = \"a/b\"\n\n[nodes.first]\nhost = \"one.home.arpa\"\narch = \"arm64\"\n\
+                os = \"debian-13\"\nhostname = \"second\"\n\n[nodes.second]\nhost = \"two.home.arpa\"\n\
+                arch = \"arm64\"\nos = \"debian-13\"\n\n[nodes.third]\nhost = \"three.home.arpa\"\n\
+                arch = \"arm64\"\nos = \"debian-13\"\nhostname = \"first\"\n";
+    assert_eq!(
+        report(text),
+        "\
+datahub.toml:2:8: `a/b` is not a cluster's name
+ ^ not a plain name
+ ? use letters, digits, inner hyphens and dots: backups and the kubeconfig's context are named after it
+datahub.toml:10:8: the hostname `second` is already that of node `first` (datahub.toml:8)
+ ^ second use of this hostname
+ ? every node needs its own hostname
 "
     );
 }

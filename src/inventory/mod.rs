@@ -40,8 +40,8 @@ pub struct Inventory {
     pub k3s: Option<K3s>,
     /// `datahub.lock` beside the inventory; empty where there is none yet.
     pub lock: Lock,
-    /// Places of variables (`nodes.orpi-1.vars.timezone`, `groups.sbc.vars.…`, `cluster.vars.…`) and of roles
-    /// and groups in lists (`nodes.orpi-1.roles[0]`).
+    /// Places of variables (`nodes.orpi-1.vars.timezone`, `groups.sbc.vars.…`, `cluster.vars.…`), of roles and
+    /// groups in lists (`nodes.orpi-1.roles[0]`), and of `k3s.version`.
     pub spans: Spans,
 }
 

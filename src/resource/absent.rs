@@ -90,15 +90,19 @@ impl Resource for Absent {
     }
 
     fn check(&self) -> Result<(), String> {
-        check_path(&self.path)?;
-        let path = self.path.as_str();
-        let child =
-            PARENTS.iter().any(|parent| path.strip_prefix(parent).is_some_and(|rest| !rest.contains('/')));
-        if SYSTEM.contains(&path) || child || KERNEL.iter().any(|parent| path.starts_with(parent)) {
-            return Err(format!("path {path:?} belongs to the system and is never removed"));
-        }
-        Ok(())
+        check_removable(&self.path)
     }
+}
+
+/// Refuses a path that is not written in its plainest form, or whose loss would be the loss of the machine.
+pub fn check_removable(path: &str) -> Result<(), String> {
+    check_path(path)?;
+    let child =
+        PARENTS.iter().any(|parent| path.strip_prefix(parent).is_some_and(|rest| !rest.contains('/')));
+    if SYSTEM.contains(&path) || child || KERNEL.iter().any(|parent| path.starts_with(parent)) {
+        return Err(format!("path {path:?} belongs to the system and is never removed"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

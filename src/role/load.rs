@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use toml::de::DeValue;
 
 use super::files::Files;
-use super::{ActionKind, ClusterSpec, HandlerSpec, ResourceSpec, Role, Roles, Text, Types};
+use super::{ActionKind, HandlerSpec, ResourceSpec, Role, Roles, Text, Types};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Source, suggest};
 use crate::inventory::document::{Field, Reader, Table};
 use crate::inventory::vars::{Declaration, Declarations, VarType};
@@ -19,8 +19,7 @@ use crate::template::{Fault, Templates};
 const TOP: &[&str] = &["description", "after", "include", "vars", "resource", "handler"];
 const AROUND: &[&str] = &["when", "for_each", "notify"];
 const VAR: &[&str] = &["type", "default", "doc", "choices"];
-const HANDLER: &[&str] = &["name", "when", "undo", "cluster_node"];
-const CLUSTER_NODE: &[&str] = &["server", "name", "drain"];
+const HANDLER: &[&str] = &["name", "when", "undo", "out_of_service"];
 const ACTIONS: &[&str] = &["restart", "reload", "daemon-reload", "command", "reboot"];
 
 impl Roles {
@@ -200,14 +199,16 @@ impl Reading<'_> {
             let Some(action) = self.action(reader, action) else { continue };
             let when = self.expression(reader, &table, "when");
             let undo = table.get("undo").and_then(|field| self.text(reader, field));
-            let cluster = self.cluster_node(reader, &table);
+            let reboots = matches!(action, ActionKind::Reboot);
+            let out_of_service = reader.boolean(&table, "out_of_service").unwrap_or(reboots);
             let Some((name, span)) = name else { continue };
             if let Some(first) = handlers.get(&name) {
                 let message = format!("the handler `{name}` is already defined at {}", first.place);
                 reader.error(span, message, "second handler of this name", "rename one of them");
                 continue;
             }
-            handlers.insert(name, HandlerSpec { action, when, undo, cluster, place: reader.place(span) });
+            let place = reader.place(span);
+            handlers.insert(name, HandlerSpec { action, when, undo, out_of_service, place });
         }
         handlers
     }
@@ -225,19 +226,6 @@ impl Reading<'_> {
             }
         };
         self.text(reader, field).map(make)
-    }
-
-    fn cluster_node<'d>(&self, reader: &mut Reader<'d>, handler: &Table<'d>) -> Option<ClusterSpec> {
-        let table = reader.section(handler, "cluster_node", "cluster_node")?;
-        reader.known(&table, CLUSTER_NODE);
-        let drain = self.expression(reader, &table, "drain");
-        let mut needed = |key: &str| {
-            if table.get(key).is_none() {
-                reader.missing(&table, key, "\"{{ … }}\"");
-            }
-            table.get(key).and_then(|field| self.text(reader, field))
-        };
-        Some(ClusterSpec { server: needed("server")?, name: needed("name")?, drain })
     }
 
     /// A template, its syntax checked.

@@ -18,7 +18,12 @@ mod plan;
 
 pub use check::{check, check_set, declarations};
 pub use files::Files;
+pub use pin::unpinned;
 pub use plan::plan;
+
+/// The roles that make a node a member of the cluster.
+pub const SERVER: &str = "k3s-server";
+pub const AGENT: &str = "k3s-agent";
 
 /// Names that templates have besides variables; no variable may have one.
 pub const RESERVED: &[&str] =
@@ -106,17 +111,9 @@ pub struct HandlerSpec {
     pub action: ActionKind,
     pub when: Option<Text>,
     pub undo: Option<Text>,
-    pub cluster: Option<ClusterSpec>,
+    /// The node is out of the cluster's service while it runs: so for every reboot unless the role says otherwise.
+    pub out_of_service: bool,
     pub place: Place,
-}
-
-/// `cluster_node` of a handler, its texts not rendered yet.
-#[derive(Debug, Clone)]
-pub struct ClusterSpec {
-    pub server: Text,
-    pub name: Text,
-    /// An expression; `None`: no.
-    pub drain: Option<Text>,
 }
 
 /// What a handler does, its text not rendered yet.

@@ -7,8 +7,8 @@ use minijinja::Value;
 
 use super::load::at_text;
 use super::{
-    Action, ActionKind, ClusterNode, ClusterSpec, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan,
-    Roles, Text,
+    AGENT, Action, ActionKind, ClusterNode, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan, Roles,
+    SERVER, Text,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, suggest};
 use crate::inventory::{Inventory, Node, Vars, vars};
@@ -50,7 +50,7 @@ pub fn plan(
     }
 
     let templates = Templates::new(secrets, &roles.templates);
-    let mut planner = Planner { inventory, roles, secrets, templates, errors, places: BTreeMap::new() };
+    let mut planner = Planner { inventory, node, roles, secrets, templates, errors, places: BTreeMap::new() };
     let context =
         context(inventory, roles, node, facts, merged.iter().map(|(name, (value, _))| (name, value)));
     let wanted = |name: &&Role| only_roles.is_none_or(|only| only.contains(&name.name));
@@ -128,8 +128,21 @@ fn vars_of(inventory: &Inventory, roles: &Roles, node: &Node) -> BTreeMap<String
     merged.into_iter().map(|(name, (value, _))| (name, value)).collect()
 }
 
+/// What a node is to its cluster; `None` if it is no member of one.
+fn cluster_node(inventory: &Inventory, node: &Node) -> Option<ClusterNode> {
+    let has = |node: &Node, role| node.roles.iter().any(|own| own == role);
+    let is_server = has(node, SERVER);
+    let server = inventory.nodes.values().find(|other| has(other, SERVER))?;
+    (is_server || has(node, AGENT)).then(|| ClusterNode {
+        server: server.name.clone(),
+        name: node.hostname.clone(),
+        drain: !is_server,
+    })
+}
+
 struct Planner<'a> {
     inventory: &'a Inventory,
+    node: &'a Node,
     roles: &'a Roles,
     secrets: &'a Secrets,
     templates: Templates,
@@ -168,7 +181,7 @@ impl Planner<'_> {
                 // It stays in the plan: what an earlier run left pending is still to be run.
                 resources.iter_mut().for_each(|resource| resource.notify.retain(|notified| notified != name));
             }
-            let cluster = spec.cluster.as_ref().and_then(|node| self.cluster_node(node, context));
+            let cluster = if spec.out_of_service { cluster_node(self.inventory, self.node) } else { None };
             let mut text = |text: &Text| self.text(text, context);
             let undo = spec.undo.as_ref().and_then(&mut text);
             let action = match &spec.action {
@@ -202,13 +215,6 @@ impl Planner<'_> {
                 Vec::new()
             }
         }
-    }
-
-    fn cluster_node(&mut self, spec: &ClusterSpec, context: &Context) -> Option<ClusterNode> {
-        let (server, name) = (self.text(&spec.server, context), self.text(&spec.name, context));
-        let drain = spec.drain.as_ref().is_some_and(|drain| self.condition(drain, context));
-        let server = server.filter(|server| !server.is_empty())?;
-        Some(ClusterNode { server, name: name?, drain })
     }
 
     /// A condition with a mistake in it does not hold.
@@ -288,7 +294,8 @@ impl Planner<'_> {
                 Ok(pin) => fields.insert("pin".to_owned(), toml::Value::try_from(pin).ok()?),
                 Err(mut error) => {
                     let span = body.role.spans.nearest(&body.path("file")).map(|span| span.value.clone());
-                    error.place = Some(Place::new(&body.role.source, span.unwrap_or_default()));
+                    let here = || Place::new(&body.role.source, span.unwrap_or_default());
+                    error.place = Some(error.place.unwrap_or_else(here));
                     if !self.errors.contains(&error) {
                         self.errors.push(error);
                     }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::engine::event::Event;
 use crate::engine::record::Record;
 use crate::transport::prompt::{NoPrompts, Prompter};
@@ -151,6 +151,13 @@ impl Ui {
         if !self.settings.quiet {
             self.labelled(Style::Warning, "warning", text);
         }
+    }
+
+    /// A mistake that does not matter yet, as a warning with its place, and what to do about it.
+    pub fn advice(&self, diagnostic: &Diagnostic) {
+        let place = diagnostic.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        self.warning(&format!("{place}{}", diagnostic.message));
+        diagnostic.help.iter().for_each(|help| self.hint(help));
     }
 
     pub fn hint(&self, text: &str) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use datahub::lab::Stop;
 
-use crate::SHIPPED;
+use crate::machines;
 use crate::run::{json, plain};
 use crate::support::{self, Fixture};
 
@@ -58,7 +58,7 @@ fn run_as(lab: &Fixture, args: &[&str]) -> (Option<i32>, String) {
 fn fleet() {
     let Some(mut lab) = support::lab("fleet") else { return };
     lab.write("roles/keyed/role.toml", KEYED);
-    let inventory = SHIPPED.replace("roles = [\"base\"]", "roles = [\"base\", \"keyed\"]");
+    let inventory = machines().replace("roles = [\"base\"]", "roles = [\"base\", \"keyed\"]");
     lab.up(&inventory, NODES);
 
     let dry = ["provision", "--all", "--dry-run", "--detailed-exitcode"];

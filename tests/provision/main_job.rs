@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::SHIPPED;
+use crate::machines;
 use crate::run::{json, plain};
 use crate::support::{self, Fixture};
 
@@ -112,7 +112,7 @@ fn main_job() {
     let Some(mut lab) = support::lab("main job") else { return };
     lab.write("roles/heartbeat/role.toml", HEARTBEAT);
     lab.write("templates/heartbeat/heartbeat.service", HEARTBEAT_UNIT);
-    let inventory = SHIPPED.replace("[groups.workers]", "[groups.workers]\nroles = [\"heartbeat\"]");
+    let inventory = machines().replace("[groups.workers]", "[groups.workers]\nroles = [\"heartbeat\"]");
     lab.up(&inventory, &[NODE]);
 
     // The dry run says what the run would do, and does none of it.
