@@ -2,18 +2,21 @@
 //! run handlers, and prove at the end that the node is what it should be.
 
 mod cluster;
+mod failure;
+mod handler;
+mod lock;
 mod transfer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use failure::transport_failure;
+
 use super::event::{Event, Failure, Summary};
-use super::step::Lock;
 use super::{Context, Interrupt, Target, step};
-use crate::kube::node::Ready;
 use crate::probe::frame;
-use crate::probe::sh::{Probe, ReadError};
+use crate::probe::sh::Probe;
 use crate::probe::{Answers, Question};
 use crate::resource::{Change, Verdict};
 use crate::role::{Action, NodePlan, Planned, RolePlan};
@@ -22,18 +25,10 @@ use crate::transport::{self, Hold, Output, Script, Transport};
 
 /// How often a step is sent again over a new connection.
 const RETRIES: u32 = 3;
-/// How long a machine may take to come back from a reboot.
-const REBOOT_LIMIT: Duration = Duration::from_secs(600);
-/// How long a new login may fail before a change is taken back; well below what the node itself waits.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a step that an earlier run left running is waited for: as long as the longest of apt's may take.
-const LEFT_OVER_LIMIT: Duration = Duration::from_secs(1800);
 /// How often a long step is listened to.
 const LISTEN_EVERY: Duration = Duration::from_secs(8);
 /// Characters of what a long step says that are shown while it goes on.
 const SAID_LIMIT: usize = 200;
-/// Lines of a failed step that are shown.
-const LAST_LINES: usize = 20;
 
 /// Why a node's run ended early.
 pub(super) enum Stop {
@@ -171,15 +166,6 @@ impl<'a> Run<'a> {
         let pending = self.seen.pending_handlers().map_err(|e| self.failure(role, None, e.to_string()))?;
         let names = pending.iter().filter_map(|pending| pending.strip_prefix(&prefix));
         Ok(names.filter(|name| role.handlers.contains_key(*name)).map(str::to_owned).collect())
-    }
-
-    /// Takes the node's lock and asks all that is still to be decided once more: a run that is dead by now may have
-    /// left a step, which the lock waits for, and what was seen before may be from the middle of it.
-    async fn lock_and_look(&mut self, role: &RolePlan, mut questions: Vec<Question>) -> Result<(), Stop> {
-        self.take_lock(role).await?;
-        // Those of this role are not among them: it is taken out while it is worked on.
-        questions.extend(self::questions(&self.plan));
-        self.ask(&questions).await
     }
 
     /// Whether the next thing may be begun.
@@ -379,135 +365,6 @@ impl<'a> Run<'a> {
         }))
     }
 
-    async fn handler(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
-        let started = Instant::now();
-        let what = step::describe(&handler.action);
-        if self.lock.is_none() {
-            self.take_lock(role).await?;
-        }
-        self.emit(Event::Step { node: self.node(), role: role.name.clone(), step: what.clone(), says: None });
-        let context = self.context;
-        let mut turn = None;
-        let mut cluster = None;
-        if let Some(node) = &handler.cluster
-            && self.is_due(role, handler).await?
-        {
-            turn = context.peers.turn(!node.drain).await;
-            self.go_on(role)?;
-            cluster = self.take_out(role, node).await?;
-        }
-        let probe = Probe::new([]).after(step::handler(&role.name, handler));
-        let script = asking(&probe).timeout(Duration::from_secs(600));
-        let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
-        let (status, text) =
-            Probe::step(&output.stdout).map_err(|e| self.broken(Some((role, None)), &output, &e))?;
-        if status != 0 {
-            let mut failure = self.failure(role, None, format!("handler `{}` ({what}) failed", handler.name));
-            failure.place = Some(handler.place.to_string());
-            failure.output = self.last_lines(&text);
-            failure.hint = Some("it stays pending: the next run tries it again".into());
-            return Err(failure.into());
-        }
-        if handler.undo.is_some() {
-            self.confirm_login(role, handler).await?;
-        }
-        let mut ready = Ready::default();
-        if text.trim_end() == "rebooting" {
-            // The node's last word stands in the cluster for a while.
-            ready.rebooted_since = Some(self.seen.facts.boot_id.clone());
-            self.wait_for_reboot(role).await?;
-            // Strikes the mark off: the boot id is a new one now.
-            self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
-        }
-        if let (Some(node), Some(cluster)) = (&handler.cluster, &cluster) {
-            self.bring_back(role, handler, node, cluster, &ready).await?;
-        }
-        drop(turn);
-        let facts = std::mem::take(&mut self.seen.facts);
-        self.seen = Answers::new(facts);
-        self.dirty = true;
-        self.ask(&[Question::PendingHandlers]).await?;
-        self.changed.push(format!("handler {}", handler.name));
-        self.emit(Event::HandlerRun {
-            node: self.node(),
-            role: role.name.clone(),
-            handler: what,
-            milliseconds: started.elapsed().as_millis() as u64,
-        });
-        Ok(())
-    }
-
-    /// Whether what a handler restarts has not been started since it was notified: taking a node out of service for
-    /// nothing would be an outage.
-    async fn is_due(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<bool, Stop> {
-        let script = Script::new(step::is_due(&role.name, handler));
-        let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
-        Ok(output.status == 0)
-    }
-
-    /// Proves with a new login, while the old one stays open, that nobody is locked out; else takes it all back.
-    async fn confirm_login(&mut self, role: &RolePlan, handler: &crate::role::Handler) -> Result<(), Stop> {
-        let login = log_in_anew(&*self.transport.clone()).await;
-        let shell = match login {
-            Ok(()) => step::confirm(&role.name, handler),
-            Err(_) => step::take_back(&role.name, handler),
-        };
-        let probe = Probe::new([]).after(shell);
-        let ended = self.run(&asking(&probe)).await;
-        ended.map_err(|e| self.step_failure(role, None, &e))?;
-        let Err(error) = login else { return Ok(()) };
-        let mut failure = self.failure(
-            role,
-            None,
-            format!(
-                "after handler `{}` a new login no longer worked, so its change was taken back: {error}",
-                handler.name
-            ),
-        );
-        failure.place = Some(handler.place.to_string());
-        failure.hint =
-            Some("the node is as it was before; correct what the role sets, then run again".into());
-        Err(failure.into())
-    }
-
-    /// Waits until the node answers with another boot id. A login that works again is not enough: a slow
-    /// shutdown still answers.
-    async fn wait_for_reboot(&mut self, role: &RolePlan) -> Result<(), Stop> {
-        let old = self.seen.facts.boot_id.clone();
-        let started = Instant::now();
-        self.lock = None;
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if started.elapsed() > REBOOT_LIMIT {
-                let mut failure = self.failure(
-                    role,
-                    None,
-                    format!(
-                        "the node was rebooted and did not come back within {} s",
-                        REBOOT_LIMIT.as_secs()
-                    ),
-                );
-                failure.hint = Some("look at its console; then run again".into());
-                return Err(failure.into());
-            }
-            if self.context.interrupt() >= Interrupt::AfterStep {
-                return Err(Stop::Interrupted);
-            }
-            let probe = Probe::new([]).with_facts();
-            let script = asking(&probe).timeout(Duration::from_secs(10));
-            let mut answer = self.transport.run(&script).await;
-            if answer.is_err() && self.transport.reconnect().await.is_ok() {
-                answer = self.transport.run(&script).await;
-            }
-            let Ok(output) = answer else { continue };
-            let Ok((Some(facts), _)) = probe.read(&output.stdout) else { continue };
-            if facts.boot_id != old {
-                self.seen.facts = facts;
-                return self.take_lock(role).await;
-            }
-        }
-    }
-
     /// After the last change: one full probe. Whatever still differs is an error that names who undid it.
     pub async fn prove(&mut self) -> Result<(), Stop> {
         if !self.dirty {
@@ -539,52 +396,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes the node for this run. A step that an earlier run left running is waited for, and told of.
-    async fn take_lock(&mut self, role: &RolePlan) -> Result<(), Stop> {
-        let script =
-            Script::new(step::lock(&self.context.owner, &self.context.run)).timeout(Duration::from_secs(60));
-        let started = Instant::now();
-        let mut told = None;
-        loop {
-            let (line, hold) =
-                self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
-            match Lock::read(&line) {
-                Lock::Ours => {
-                    self.lock = Some(hold);
-                    return Ok(());
-                }
-                Lock::Busy(holder) => {
-                    return Err(Failure {
-                        message: format!("another run is changing this node: {holder}"),
-                        hint: Some("wait for it to end; its lock goes away with it, within a minute if it lost the node".into()),
-                        ..Failure::default()
-                    }
-                    .into());
-                }
-                Lock::LeftOver(step) => {
-                    let (process, what) = step.split_once(' ').unwrap_or((&step, "a step"));
-                    if started.elapsed() > LEFT_OVER_LIMIT {
-                        let message =
-                            format!("an earlier run's step is still running: {what} (process {process})");
-                        let hint = format!(
-                            "see what it waits for, or end it: datahub exec --node NAME -- kill {process}"
-                        );
-                        return Err(self.failure(role, None, message).hint(hint).into());
-                    }
-                    if self.context.interrupt() >= Interrupt::AfterStep {
-                        return Err(Stop::Interrupted);
-                    }
-                    let waits = format!("waiting for an earlier run's {what} (process {process})");
-                    if told.as_ref() != Some(&waits) {
-                        let (node, role) = (self.node(), role.name.clone());
-                        self.emit(Event::Step { node, role, step: waits.clone(), says: None });
-                        told = Some(waits);
-                    }
-                }
-            }
-        }
-    }
-
     /// Gathers facts, makes the plan from them, and asks what it needs to know.
     async fn look(&mut self) -> Result<(), Stop> {
         let target = self.target;
@@ -606,19 +417,6 @@ impl<'a> Run<'a> {
         self.ask(&missing).await
     }
 
-    /// Why the first look failed. What may hang can be named once there is a plan, for which the facts are enough.
-    async fn unanswered(&mut self, error: &transport::Error) -> Stop {
-        let target = self.target;
-        if matches!(error, transport::Error::Timeout(_))
-            && let Ok(output) = self.run(&asking(&Probe::new([]).with_facts())).await
-            && let Ok(facts) = Probe::facts(&output.stdout)
-            && let Ok(plan) = (target.plan)(&facts)
-        {
-            self.plan = plan;
-        }
-        self.unasked(&target.expected, error)
-    }
-
     async fn ask_everything(&mut self) -> Result<(), Stop> {
         self.ask(&questions(&self.plan)).await
     }
@@ -636,23 +434,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Nothing came back. Of all questions only a command's guard is somebody else's shell, which may hang.
-    fn unasked(&self, questions: &[Question], error: &transport::Error) -> Stop {
-        let stop = transport_failure("look at the node", error);
-        let mut guarded = self.plan.roles.iter().flat_map(|role| &role.resources).filter(|planned| {
-            let asks = planned.resource.questions();
-            asks.iter().any(|q| matches!(q, Question::Guard(_)) && questions.contains(q))
-        });
-        match (stop, error) {
-            (Stop::Failed(failure), transport::Error::Timeout(_)) => {
-                let names: Vec<String> = guarded.by_ref().map(Planned::label).collect();
-                let hint = format!("a guard (`unless`) may hang; these have one: {}", names.join(", "));
-                Stop::Failed(Box::new(if names.is_empty() { *failure } else { failure.hint(hint) }))
-            }
-            (stop, _) => stop,
-        }
-    }
-
     /// Runs an idempotent script; over a new connection if the old one was lost.
     async fn run(&mut self, script: &Script) -> Result<Output, transport::Error> {
         let mut attempt = 0;
@@ -666,86 +447,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Opens a new connection in place of one that was lost, and takes the node's lock again if it was held.
-    /// Counts its own attempts too.
-    async fn reconnect(
-        &mut self,
-        mut reason: transport::Error,
-        attempt: &mut u32,
-    ) -> Result<(), transport::Error> {
-        loop {
-            *attempt += 1;
-            self.emit(Event::Retrying { node: self.node(), reason: reason.to_string() });
-            tokio::time::sleep(Duration::from_millis(500 << *attempt)).await;
-            match self.transport.reconnect().await {
-                Ok(()) => break,
-                Err(error) if *attempt < RETRIES => reason = error,
-                Err(error) => return Err(error),
-            }
-        }
-        if self.lock.take().is_some() {
-            let lock = Script::new(step::lock_again(&self.context.owner, &self.context.run))
-                .timeout(Duration::from_secs(60));
-            let (line, hold) = self.transport.hold(&lock).await?;
-            match Lock::read(&line) {
-                Lock::Ours => self.lock = Some(hold),
-                Lock::Busy(who) | Lock::LeftOver(who) => {
-                    return Err(transport::Error::Other(format!(
-                        "the connection was lost, and meanwhile another run took the node: {who}"
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn emit(&self, event: Event) {
         self.context.events.emit(event);
     }
 
     fn node(&self) -> String {
         self.target.node.clone()
-    }
-
-    fn failure(&self, role: &RolePlan, planned: Option<&Planned>, message: String) -> Failure {
-        Failure {
-            message: (self.context.redact)(&message),
-            role: Some(role.name.clone()),
-            resource: planned.map(Planned::label),
-            place: planned.map(|p| p.place.to_string()),
-            ..Failure::default()
-        }
-    }
-
-    fn step_failure(&self, role: &RolePlan, planned: Option<&Planned>, error: &transport::Error) -> Stop {
-        let mut failure = self.failure(role, planned, error.to_string());
-        failure.hint = error.hint();
-        failure.into()
-    }
-
-    /// The node's answer could not be read. `at`: what it was an answer about.
-    fn broken(&self, at: Option<(&RolePlan, Option<&Planned>)>, output: &Output, error: &ReadError) -> Stop {
-        let mut failure = match at {
-            Some((role, planned)) => self.failure(role, planned, error.to_string()),
-            None => Failure::new((self.context.redact)(&error.to_string())),
-        };
-        failure.output = self.last_lines(&String::from_utf8_lossy(&output.stderr));
-        failure.hint = Some(match error {
-            ReadError::Frame(_) => {
-                "a start-up file of the login shell may print (~/.bashrc, ~/.profile); look with: ssh NODE true".into()
-            }
-            ReadError::Unexpected { .. } | ReadError::Failed { .. } => {
-                "log in and run what was asked by hand; another program may stand in its place in PATH".into()
-            }
-        });
-        failure.into()
-    }
-
-    fn last_lines(&self, text: &str) -> Vec<String> {
-        let text = (self.context.redact)(text);
-        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-        let from = lines.len().saturating_sub(LAST_LINES);
-        lines[from..].iter().map(|l| l.chars().take(500).collect()).collect()
     }
 }
 
@@ -756,16 +463,6 @@ impl Drop for Listener {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn transport_failure(doing: &str, error: &transport::Error) -> Stop {
-    let message = match error {
-        transport::Error::Lost(_) | transport::Error::Timeout(_) | transport::Error::Other(_) => {
-            format!("could not {doing}: {error}")
-        }
-        _ => error.to_string(),
-    };
-    Failure { message, hint: error.hint(), ..Failure::default() }.into()
 }
 
 /// Everything that has to be known of a node to bring a plan about.
@@ -783,17 +480,6 @@ fn asking(probe: &Probe) -> Script {
 /// The questions that the node itself answers.
 fn of_node(questions: &[Question]) -> impl Iterator<Item = Question> {
     questions.iter().filter(|question| !question.is_of_cluster()).cloned()
-}
-
-/// A daemon that reloads may refuse logins for a moment: only what lasts counts.
-async fn log_in_anew(transport: &dyn Transport) -> Result<(), transport::Error> {
-    let started = Instant::now();
-    loop {
-        match transport.log_in_anew().await {
-            Err(_) if started.elapsed() < LOGIN_PATIENCE => tokio::time::sleep(Duration::from_secs(1)).await,
-            result => return result,
-        }
-    }
 }
 
 /// Why a resource that should be converged is not.

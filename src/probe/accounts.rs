@@ -1,13 +1,13 @@
-//! What is asked about accounts beyond passwd: the password's state and the authorized keys.
+//! Accounts: users and groups, the password's state, the authorized keys.
 //!
-//! Both answers are made on the node so that nothing travels which must not: of a password only whether it is the
-//! wanted one, of a user's files only what that user may read.
+//! The answers about the latter two are made on the node so that nothing travels which must not: of a password only
+//! whether it is the wanted one, of a user's files only what that user may read.
 
 use base64::Engine as _;
 
+use super::files::{STAT_FORMAT, read_stat};
 use super::frame::Frame;
-use super::sh::{STAT_FORMAT, read_stat};
-use super::{CONTENT_LIMIT, Content, FileType, Stat};
+use super::{CONTENT_LIMIT, Content, FileType, Group, Stat, User};
 use crate::shell::quote;
 
 /// What /etc/shadow says of an account. The hash itself stays on the node.
@@ -34,6 +34,25 @@ pub struct AuthorizedKeys {
     pub file: Option<Stat>,
     /// `None`: the user cannot read it.
     pub content: Option<Content>,
+}
+
+/// A line of passwd.
+pub(super) fn read_user(line: &str) -> Option<(&str, User)> {
+    let f: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, gecos, home, shell] = f.as_slice() else { return None };
+    let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
+    Some((
+        name,
+        User { uid, gid, gecos: (*gecos).to_owned(), home: (*home).to_owned(), shell: (*shell).to_owned() },
+    ))
+}
+
+/// A line of group.
+pub(super) fn read_group(line: &str) -> Option<(&str, Group)> {
+    let f: Vec<&str> = line.split(':').collect();
+    let [name, _, gid, members] = f.as_slice() else { return None };
+    let members = members.split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect();
+    Some((name, Group { gid: gid.parse().ok()?, members }))
 }
 
 /// Asks /etc/shadow. `sha256` is the lower-case hex digest of the wanted crypt hash, or empty. The digest tells

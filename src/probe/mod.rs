@@ -6,10 +6,15 @@
 pub mod accounts;
 pub mod checksum;
 pub mod facts;
+mod files;
 pub mod frame;
 mod join_token;
 mod module;
+mod packages;
 pub mod sh;
+pub mod storage;
+pub mod sysctl;
+mod units;
 
 use std::collections::{BTreeSet, HashMap};
 

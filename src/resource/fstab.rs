@@ -1,6 +1,6 @@
 //! /etc/fstab as data: what `mount` and `swap` share. A line is touched only if its meaning changes.
 
-use crate::probe::sh::unescape;
+use crate::probe::storage::unescape;
 
 pub const PATH: &str = "/etc/fstab";
 

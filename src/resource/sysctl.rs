@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::file::File;
 use super::text::check_path;
 use super::{Change, Difference, Resource, Verdict};
-use crate::probe::sh::sysctl_path;
+use crate::probe::sysctl::sysctl_path;
 use crate::probe::{Answers, Question, Sysctl as Seen, Unanswered};
 use crate::shell::quote;
 
