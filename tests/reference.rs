@@ -89,7 +89,7 @@ fn word(kind: &str) -> &'static str {
     match kind {
         "bool" => "true or false",
         kind if kind.starts_with("Vec<u8>") => "string",
-        kind if kind.starts_with("Vec<") => "list",
+        kind if kind.starts_with("Vec<") || kind.starts_with("BTreeSet<") => "list",
         kind if kind.contains("Map<") => "table",
         "u8" | "u16" | "u32" | "u64" | "i64" | "usize" => "whole number",
         _ => "string",

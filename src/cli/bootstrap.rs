@@ -43,7 +43,7 @@ impl Bootstrap {
                 "name them, in their order: components = [\"cert-manager\", …] under [cluster]",
             ));
         }
-        for component in self.only.iter().filter(|component| !components.contains(component)) {
+        if let Some(component) = self.only.iter().find(|component| !components.contains(component)) {
             let help = match project.roles.roles.contains_key(component) {
                 true => format!("add it to [cluster] components: {}", inventory.source.path.display()),
                 false => suggest(component, components.iter().map(String::as_str)),

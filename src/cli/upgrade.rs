@@ -77,7 +77,6 @@ impl Upgrade {
             stop_at_failure: true,
             forks: self.login.forks,
             out_at_once: self.concurrency,
-            ..Wanted::default()
         };
         let outcome = converge(project, wanted, login, ui).await?;
         if outcome.failed > 0 {

@@ -123,7 +123,15 @@ impl Cluster {
         for (key, value) in &wanted.data {
             data.insert(key.clone(), BASE64.encode(value.expose()).into());
         }
-        self.apply(&formed(wanted, data)?).await.map(|_| ())
+        let secret = formed(wanted, data)?;
+        match self.apply(&secret).await {
+            // Charts make their namespaces, and some need their Secrets before.
+            Err(error) if error.is_not_found() => {
+                self.apply(&namespace(&wanted.namespace)?).await?;
+                self.apply(&secret).await.map(|_| ())
+            }
+            applied => applied.map(|_| ()),
+        }
     }
 
     async fn read_secret(&self, namespace: &str, name: &str) -> Result<Option<ApiSecret>, Error> {
@@ -142,6 +150,10 @@ fn formed(wanted: &SecretWanted, data: Map<String, Value>) -> Result<DynamicObje
     object(json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": wanted.kind, "data": data,
     }))
+}
+
+fn namespace(name: &str) -> Result<DynamicObject, Error> {
+    object(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
 }
 
 /// Letters from the operating system's random numbers.

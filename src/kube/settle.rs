@@ -63,7 +63,7 @@ impl Cluster {
         let which = ObjectRef::from(&object);
         let unmade = || Some(format!("{which} is not there yet"));
         let found = match self.get(&which).await {
-            Err(Error::UnknownKind { .. }) => return Ok(ObjectSeen::of_nothing(wanted)?),
+            Err(Error::UnknownKind { .. }) => return ObjectSeen::of_nothing(wanted),
             found => found?,
         };
         if wanted.existing && found.is_none() {

@@ -9,14 +9,16 @@ use crate::checksum::sha256_hex;
 use crate::kube::secret::KeyRef;
 use crate::kube::{SecretSeen, SecretWanted};
 use crate::probe::{Answers, Question, Unanswered};
-use crate::secret::Secret;
+use crate::secret::{HIDDEN, Secret};
 
 /// A Secret of the cluster that the node is a server of. Its values are compared by checksum and never shown. Keys,
 /// labels and annotations that others have added stay; a key that is no longer named is taken away.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubeSecret {
+    /// Made if it is missing.
     pub namespace: String,
+    /// The Secret's name.
     pub name: String,
     /// Its type, which cannot be changed later. Default: `Opaque`.
     #[serde(default = "opaque", rename = "type")]
@@ -89,7 +91,10 @@ impl KubeSecret {
         let empty = SecretSeen::default();
         let there = seen.unwrap_or(&empty);
         let mut differences = Vec::new();
-        let hidden = |key: &str| Difference::Secret { attribute: format!("data.{key}") };
+        let hidden = |key: &str| match there.data.contains_key(key) {
+            true => Difference::Secret { attribute: format!("data.{key}") },
+            false => Difference::value(format!("data.{key}"), None, Some(HIDDEN)),
+        };
         for (key, value) in &self.data {
             if there.data.get(key) != Some(&sha256_hex(value.as_bytes())) {
                 differences.push(hidden(key));
