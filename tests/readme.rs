@@ -147,7 +147,13 @@ fn toml_blocks() {
         let shipped = std::fs::read_to_string(&inventory).expect("there");
         if block.text.starts_with("[cluster]") {
             let node = "[nodes.one]\nhost = \"one.home.arpa\"\narch = \"amd64\"\nos = \"debian-13\"\n";
-            std::fs::write(&inventory, format!("{}\n{node}", block.text)).expect("written");
+            // Components are installed through a server.
+            let server = if block.text.contains("components") {
+                "roles = [\"k3s-server\"]\n[k3s]\nversion = \"v1.36.4+k3s1\"\n"
+            } else {
+                ""
+            };
+            std::fs::write(&inventory, format!("{}\n{node}{server}", block.text)).expect("written");
         } else if block.text.contains("[nodes.") {
             // In place of the node of that name.
             let head = block.text.lines().find(|line| line.starts_with("[nodes.")).expect("a node");

@@ -42,8 +42,8 @@ impl Project {
                 return Err(Diagnostics(mistakes.collect()).into());
             }
         };
-        role::check(&with_components(&inventory), &roles)?;
         needs_server(&inventory)?;
+        role::check(&with_components(&inventory), &roles)?;
         if let Some(home) = std::env::home_dir() {
             config::warnings(&home.join(".ssh/config")).iter().for_each(|warning| ui.warning(warning));
         }
