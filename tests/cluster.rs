@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "cluster/bootstrap.rs"]
+mod bootstrap;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/life.rs"]
@@ -12,6 +14,8 @@ mod life;
 mod run;
 #[path = "cluster/shipped.rs"]
 mod shipped;
+#[path = "components/table.rs"]
+mod table;
 #[path = "cluster/upgrade.rs"]
 mod upgrade;
 
@@ -112,7 +116,13 @@ groups = ["agents"]
     /// A Node object as the cluster has it.
     #[track_caller]
     fn node(&self, node: &str) -> serde_json::Value {
-        let text = self.lab.sh("s", &format!("k3s kubectl get node {node} -o json"));
+        self.get(&format!("node {node}"))
+    }
+
+    /// What kubectl has, in JSON.
+    #[track_caller]
+    fn get(&self, what: &str) -> serde_json::Value {
+        let text = self.lab.sh("s", &format!("k3s kubectl get {what} -o json"));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 

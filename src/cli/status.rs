@@ -6,15 +6,16 @@ use super::cluster::{self, problem};
 use super::project::Project;
 use super::session::Login;
 use super::{Exit, Global, Shape, Ui};
-use crate::cluster::status::{Row, rows};
+use crate::cluster::status::{Row, look};
 use crate::cluster::{AGENT, Member, SERVER};
 use crate::inventory::Vars;
+use crate::kube::argo::Application;
 use crate::probe::{Answer, Answers, Facts, Question};
 use crate::resource::{Difference, Resource, Verdict};
 
-/// Show nodes, versions, readiness, drift, disk and memory
+/// Show nodes, versions, readiness, drift, disk and memory, and the applications of Argo CD
 ///
-/// Exits with 1 if a node is not Ready or cannot be reached.
+/// Exits with 1 if a node is not Ready or cannot be reached, or an application is not synced and healthy.
 #[derive(clap::Args)]
 pub struct Status {
     /// How to print
@@ -28,15 +29,18 @@ impl Status {
     pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
         let cluster = cluster::open(global, &self.login, ui).await?;
         let wanted = wanted(&cluster.project, &cluster.access.members.0);
-        let rows = rows(&cluster.access, &|member, object| drift(wanted.get(&member.node)?.as_ref(), object))
-            .await
-            .map_err(problem)?;
+        let picture =
+            look(&cluster.access, &|member, object| drift(wanted.get(&member.node)?.as_ref(), object))
+                .await
+                .map_err(problem)?;
         match self.format {
-            Shape::Json => ui.json(&rows),
-            Shape::Text => show(&rows, ui),
+            Shape::Json => ui.json(&picture),
+            Shape::Text => {
+                show(&picture.nodes, ui);
+                show_applications(&picture.applications, ui);
+            }
         }
-        let well = rows.iter().all(|row| row.healthy && row.unreachable.is_none());
-        Ok(if well { Exit::Done } else { Exit::Failed })
+        Ok(if picture.is_well() { Exit::Done } else { Exit::Failed })
     }
 }
 
@@ -71,6 +75,25 @@ fn drift(wanted: &dyn Resource, object: &serde_json::Value) -> Option<Vec<String
         Verdict::Refused(reason) => Some(vec![reason]),
         Verdict::Unknown(_) => None,
     }
+}
+
+fn show_applications(applications: &[Application], ui: &Ui) {
+    if applications.is_empty() {
+        return;
+    }
+    let cells = |application: &Application| -> Vec<String> {
+        vec![
+            application.name.clone(),
+            application.namespace.clone(),
+            application.sync.clone(),
+            application.health.clone(),
+            application.revision.clone(),
+            application.message.clone().unwrap_or_default(),
+        ]
+    };
+    ui.line("");
+    let rows: Vec<Vec<String>> = applications.iter().map(cells).collect();
+    ui.table(&["application", "namespace", "sync", "health", "revision", ""], &rows);
 }
 
 fn show(rows: &[Row], ui: &Ui) {

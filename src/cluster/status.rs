@@ -1,4 +1,5 @@
-//! How the cluster is: every member's readiness, version and drift from the API, its disk and memory from the machine.
+//! How the cluster is: every member's readiness, version and drift from the API, its disk and memory from the machine,
+//! and the applications that Argo CD follows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{Access, Error, Member};
+use crate::kube::argo::Application;
 use crate::kube::node::Node;
 use crate::shell::quote;
 
@@ -58,8 +60,31 @@ pub struct Row {
 /// The names of what differs between a node (its object in the API's JSON) and the inventory.
 pub type Drift<'a> = &'a (dyn Fn(&Member, &serde_json::Value) -> Option<Vec<String>> + Send + Sync);
 
-/// A row for every member, in their order. Fails only if the API cannot be asked.
-pub async fn rows(access: &Access, drift: Drift<'_>) -> Result<Vec<Row>, Error> {
+/// The whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Picture {
+    /// Every member, in their order.
+    pub nodes: Vec<Row>,
+    /// What Argo CD follows; none where there is no Argo CD.
+    pub applications: Vec<Application>,
+}
+
+impl Picture {
+    /// Every node Ready and reached, every application as Git says.
+    pub fn is_well(&self) -> bool {
+        self.nodes.iter().all(|row| row.healthy && row.unreachable.is_none())
+            && self.applications.iter().all(|application| application.message.is_none())
+    }
+}
+
+/// How the cluster is. Fails only if the API cannot be asked.
+pub async fn look(access: &Access, drift: Drift<'_>) -> Result<Picture, Error> {
+    let applications = async { Ok(access.api().await?.applications().await?.unwrap_or_default()) };
+    let (nodes, applications) = tokio::try_join!(rows(access, drift), applications)?;
+    Ok(Picture { nodes, applications })
+}
+
+async fn rows(access: &Access, drift: Drift<'_>) -> Result<Vec<Row>, Error> {
     let (rows, mut machines) = tokio::join!(in_cluster(access, drift), machines(access));
     let mut rows = rows?;
     for row in &mut rows {

@@ -1,9 +1,11 @@
-//! The main job as the README has it: the shipped inventory becomes a cluster of seven nodes, in the lab and unpinned.
+//! The main job as the README has it: the shipped inventory becomes a cluster of seven nodes that follows Git, in the lab
+//! and unpinned.
 
 use serde_json::Value;
 
 use crate::run::{self, Run};
 use crate::support;
+use crate::table::TABLE;
 
 /// Every node and the labels it must have in the cluster.
 const NODES: &[(&str, &[(&str, &str)])] = &[
@@ -21,10 +23,15 @@ fn the_shipped_inventory_becomes_a_cluster() {
     let Some(mut lab) = support::lab("the_shipped_inventory_becomes_a_cluster") else { return };
     lab.write("datahub.toml", include_str!("../../inventory/datahub.toml"));
     let flag = format!("--lab={}", lab.name);
-    let provision = |lab: &support::Fixture| -> Run { run::json(lab, &["provision", "--all", &flag]) };
+    let bootstrap = |lab: &support::Fixture| -> Run { run::json(lab, &["bootstrap", "--all", &flag]) };
 
-    provision(&lab).ends_with(0);
-    let second = provision(&lab);
+    // On machines that are nothing yet, what the cluster will be can be told all the same.
+    let plan = run::json(&lab, &["bootstrap", "--all", "--dry-run", "--detailed-exitcode", &flag]);
+    plan.ends_with(2);
+    assert!(plan.resources("differs", "orpi-0").contains(&"helm_chart automation/argo-cd"), "{}", plan.text);
+
+    bootstrap(&lab).ends_with(0);
+    let second = bootstrap(&lab);
     second.ends_with(0);
     for (node, _) in NODES {
         second.finished(node, 0, 0);
@@ -32,14 +39,26 @@ fn the_shipped_inventory_becomes_a_cluster() {
 
     let (code, table, _) = run::plain(&lab, &["status", "--format", "json", &flag]);
     assert_eq!(code, Some(0), "{table}");
-    let rows: Vec<Value> = serde_json::from_str(&table).expect("JSON");
-    for ((node, _), row) in NODES.iter().zip(&rows) {
+    let picture: Value = serde_json::from_str(&table).expect("JSON");
+    let rows = picture["nodes"].as_array().expect("rows");
+    for ((node, _), row) in NODES.iter().zip(rows) {
         assert_eq!((&row["node"], &row["state"]), (&(*node).into(), &"Ready".into()), "{table}");
         assert_eq!(row["drift"], Value::Array(Vec::new()), "{table}");
     }
     assert_eq!(rows.len(), NODES.len(), "{table}");
 
+    let applications = picture["applications"].as_array().expect("rows");
+    assert_eq!(applications.len(), 8, "seven parts of the core, and the workflows: {table}");
+    for application in applications {
+        assert_eq!(
+            (&application["sync"], &application["health"]),
+            (&"Synced".into(), &"Healthy".into()),
+            "{table}"
+        );
+    }
+
     lab.adopt();
+    every_chart_is_released(&lab);
     let nodes: Value =
         serde_json::from_str(&lab.sh("orpi-0", "k3s kubectl get nodes -o json")).expect("JSON");
     let labels = |hostname: &str| {
@@ -51,5 +70,32 @@ fn the_shipped_inventory_becomes_a_cluster() {
         for (key, value) in *wanted {
             assert_eq!(seen[key], *value, "{node}: {seen}");
         }
+    }
+}
+
+/// Object by object, as the cluster has them.
+fn every_chart_is_released(lab: &support::Fixture) {
+    let read = |what: &str| -> Value {
+        serde_json::from_str(&lab.sh("orpi-0", &format!("k3s kubectl get {what} -o json"))).expect("JSON")
+    };
+    let charts = read("helmcharts -n kube-system");
+    let mut seen: Vec<[&str; 5]> = charts["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|chart| {
+            let spec = |field: &str| chart["spec"][field].as_str().unwrap_or_default();
+            let name = chart["metadata"]["name"].as_str().unwrap_or_default();
+            [name, spec("chart"), spec("repo"), spec("version"), spec("targetNamespace")]
+        })
+        .filter(|[_, _, repo, ..]| !repo.is_empty())
+        .collect();
+    seen.sort_unstable();
+    let mut wanted = TABLE.to_vec();
+    wanted.sort_unstable();
+    assert_eq!(seen, wanted);
+    for [release, _, _, _, namespace] in TABLE {
+        let secrets = read(&format!("secrets -n {namespace} -l owner=helm,name={release},status=deployed"));
+        assert_eq!(secrets["items"].as_array().map(Vec::len), Some(1), "{release}");
     }
 }
