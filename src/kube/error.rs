@@ -92,9 +92,13 @@ impl Error {
             | Self::Answer { .. }
             | Self::NotFound { .. }
             | Self::BadObject { .. }
-            | Self::NoRandom { .. }
-            | Self::Failed { .. }
-            | Self::Timeout { .. } => return None,
+            | Self::NoRandom { .. } => return None,
+            Self::Failed { what, .. } => match what.split(' ').next() {
+                Some("HelmChart") => "mend what the job says, then run again: the failed try is cleared away and made anew".into(),
+                Some("Application" | "ApplicationSet") => "mend it in Git, then run again".into(),
+                _ => return None,
+            },
+            Self::Timeout { .. } => "it may only be slow: run again to go on waiting; what is done stays done".into(),
         })
     }
 

@@ -4,6 +4,7 @@
 //! Helm keeps a Secret for every revision of a release; its labels say what became of it. See
 //! <https://docs.k3s.io/add-ons/helm> and <https://helm.sh/docs/topics/advanced/#storage-backends>.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::kube::ResourceExt as _;
@@ -124,11 +125,34 @@ impl Cluster {
             }
             other => other?,
         }
-        for (workload, _) in self.workloads(which, chart).await? {
+        for (workload, object) in self.workloads(which, chart).await? {
             let progress = |still: &str| progress(&format!("{workload}: {still}"));
-            self.wait(&workload, &Condition::rolled_out(), limit, &progress).await?;
+            match self.wait(&workload, &Condition::rolled_out(), limit, &progress).await {
+                Err(Error::Timeout { what, wanted, limit, last }) => {
+                    let ailing = self.ailing_pods(&object).await.unwrap_or_default();
+                    let last = std::iter::once(last).chain(ailing).collect::<Vec<_>>().join("; ");
+                    return Err(Error::Timeout { what, wanted, limit, last });
+                }
+                other => drop(other?),
+            }
         }
         Ok(())
+    }
+
+    /// Why a workload's pods do not run, each reason once.
+    async fn ailing_pods(&self, workload: &DynamicObject) -> Result<Vec<String>, Error> {
+        let labels =
+            workload.data.pointer("/spec/selector/matchLabels").and_then(|labels| labels.as_object());
+        let selector: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        let pods: Api<Pod> =
+            Api::namespaced(self.client.clone(), &workload.namespace().unwrap_or_else(|| "default".into()));
+        let ours = ListParams::default().labels(&selector.join(","));
+        let list = self.call("list the workload's pods", || pods.list(&ours)).await?;
+        Ok(list.items.iter().filter_map(ailment).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn wait_deployed(
@@ -242,6 +266,30 @@ impl Cluster {
     }
 }
 
+/// Why a pod does not run: it has no node, or one of its containers waits.
+fn ailment(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let waiting =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find_map(|waiting| {
+            let reason = waiting.reason.as_ref().filter(|reason| *reason != "PodInitializing")?;
+            Some(
+                [Some(reason), waiting.message.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(": "),
+            )
+        });
+    let unscheduled = || {
+        let scheduled =
+            status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
+        scheduled.message.clone().filter(|_| scheduled.status == "False")
+    };
+    waiting.or_else(unscheduled).map(|why| printable(&why))
+}
+
 fn job(chart: &ObjectRef) -> ObjectRef {
     let name = format!("helm-install-{}", chart.name);
     ObjectRef::new("batch/v1", "Job", chart.namespace.as_deref(), &name)
@@ -259,6 +307,23 @@ fn is_stuck(status: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ails_a_pod_is_said() {
+        let ail = |status: serde_json::Value| {
+            ailment(&serde_json::from_value(serde_json::json!({ "status": status })).expect("a pod"))
+        };
+        let waiting = |reason: &str| {
+            serde_json::json!({ "containerStatuses": [{ "name": "a", "image": "i", "imageID": "", "ready": false,
+                "restartCount": 0, "state": { "waiting": { "reason": reason, "message": "no such image" } } }] })
+        };
+        let nowhere = serde_json::json!({ "conditions": [
+            { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" }] });
+        assert_eq!(ail(waiting("ImagePullBackOff")).as_deref(), Some("ImagePullBackOff: no such image"));
+        assert_eq!(ail(waiting("PodInitializing")), None);
+        assert_eq!(ail(nowhere).as_deref(), Some("0/3 nodes are available"));
+        assert_eq!(ail(serde_json::json!({})), None);
+    }
 
     #[test]
     fn a_release_is_deployed_when_its_newest_revision_is() {
