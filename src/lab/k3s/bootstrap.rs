@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::objects::{CONTROLLER, Writer};
+use super::resources::Resource;
 use super::store::{Key, Store};
 use super::{Failure, object, resources};
 
@@ -35,7 +36,31 @@ pub fn objects(store: &Store) -> Result<(), Failure> {
             }),
         )?;
     }
-    definitions().into_iter().try_for_each(|definition| ensure(store, definition))
+    definitions().into_iter().try_for_each(|definition| {
+        let name = object::name(&definition).to_owned();
+        ensure(store, definition)?;
+        establish(store, &name)
+    })
+}
+
+/// K3s waits for its own definitions before it goes on.
+fn establish(store: &Store, name: &str) -> Result<(), Failure> {
+    let Some(resource) = resources::stored(store, resources::DEFINITIONS) else { return Ok(()) };
+    let writer = writer(store, &resource, "", name, "status");
+    writer
+        .modify(|definition| resources::accept(definition, true))
+        .map(drop)
+        .map_err(|error| Failure::said(error.message))
+}
+
+fn writer<'a>(
+    store: &'a Store,
+    resource: &'a Resource,
+    namespace: &'a str,
+    name: &'a str,
+    subresource: &'a str,
+) -> Writer<'a> {
+    Writer { store, resource, namespace, name, subresource, manager: CONTROLLER, dry_run: false }
 }
 
 /// Creates an object that is not there yet.
@@ -46,16 +71,10 @@ pub fn ensure(store: &Store, wanted: Value) -> Result<(), Failure> {
     if store.get(&Key::new(&resource.id(), &namespace, &name)).is_some() {
         return Ok(());
     }
-    let writer = Writer {
-        store,
-        resource: &resource,
-        namespace: &namespace,
-        name: &name,
-        subresource: "",
-        manager: CONTROLLER,
-        dry_run: false,
-    };
-    writer.create(wanted).map(drop).map_err(|error| Failure::said(error.message))
+    writer(store, &resource, &namespace, &name, "")
+        .create(wanted)
+        .map(drop)
+        .map_err(|error| Failure::said(error.message))
 }
 
 /// The custom resources K3s brings along.

@@ -154,25 +154,17 @@ fn job(object: &mut Value) {
     labels.insert("job-name".into(), json!(name));
 }
 
-/// A definition is established at once: its resources are served from the next request on.
+/// The versions its objects may be stored in. The rest of its status comes later: see `controllers::definition`.
 fn definition(object: &mut Value) {
-    let names = object["spec"]["names"].clone();
     let stored: Vec<Value> = object::items(&object["spec"]["versions"])
         .iter()
         .filter(|version| version["storage"] == true)
         .map(|version| version["name"].clone())
         .collect();
-    if !object["status"].is_object() {
-        object["status"] = json!({});
+    let known = object::list_mut(&mut object["status"], "storedVersions");
+    for version in stored {
+        if !known.contains(&version) {
+            known.push(version);
+        }
     }
-    object["status"]["acceptedNames"] = names;
-    object["status"]["storedVersions"] = json!(stored);
-    object::set_condition(object, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-    object::set_condition(
-        object,
-        "Established",
-        "True",
-        "InitialNamesAccepted",
-        "the initial names have been accepted",
-    );
 }

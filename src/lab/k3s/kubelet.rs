@@ -2,6 +2,9 @@
 //!
 //! A pod of a Job succeeds after a moment, any other one is Ready. An image whose name holds `never-ready` is never
 //! pulled: a rollout that cannot finish. A pod that is deleted goes at once, its grace period is not waited for.
+//!
+//! A pod with the annotation [`EXIT`] stands for a process that a controller plays: it runs until the annotation says
+//! how it ended, and is started again as its restart policy says.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,6 +20,14 @@ use super::{Failure, log, object};
 
 /// Images that are never pulled.
 const NEVER: &str = "never-ready";
+/// How a pod's process ended: `<restarts so far>=<exit code>`; anything else while it runs.
+pub const EXIT: &str = "simulated/exit";
+/// What the process has left in `/dev/termination-log`.
+const SAID: &str = "simulated/termination-message";
+/// While it is there, the pod's volumes cannot be mounted; it holds the kubelet's words.
+pub const WAITS_FOR: &str = "simulated/waits-for";
+/// A back-off grows up to this many times the time a container takes to start.
+const LONGEST: u32 = 8;
 /// How long nothing may happen before the pods are looked at anyway.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -68,22 +79,19 @@ impl<'a> Kubelet<'a> {
     ) -> Result<Duration, Failure> {
         let list = self.api.send(&Call::get(&format!("/api/v1/pods?{selector}"))).await?.value();
         let pods = object::items(&list["items"]);
-        seen.retain(|uid, _| pods.iter().any(|pod| object::uid(pod) == uid));
+        seen.retain(|turn, _| pods.iter().any(|pod| turn.starts_with(object::uid(pod))));
         let mut wait = IDLE;
         for pod in pods {
             if object::is_going(pod) {
                 self.delete(pod).await?;
                 continue;
             }
-            // One that was Running while nobody heard of this node is said to be ready again.
-            let is_doubted = pod["status"]["phase"] == "Running" && !object::is_ready(pod);
-            if pod["status"]["phase"] != "Pending" && !is_doubted {
-                continue;
-            }
-            let since = *seen.entry(object::uid(pod).to_owned()).or_insert_with(Instant::now);
-            match self.settings.pod_start.checked_sub(since.elapsed()) {
+            let Some(turn) = turn(pod) else { continue };
+            let key = format!("{} {turn:?} {}", object::uid(pod), restarts(pod));
+            let since = *seen.entry(key).or_insert_with(Instant::now);
+            match (self.settings.pod_start * turn.delay(pod)).checked_sub(since.elapsed()) {
                 Some(left) if !left.is_zero() => wait = wait.min(left),
-                _ => self.start(pod).await?,
+                _ => self.take(pod, turn).await?,
             }
         }
         Ok(wait)
@@ -95,8 +103,8 @@ impl<'a> Kubelet<'a> {
         self.api.send(&Call::json(Method::DELETE, &path, &options)).await.map(drop)
     }
 
-    async fn start(&self, pod: &Value) -> Result<(), Failure> {
-        let status = status(pod, &self.node.addresses[0]);
+    async fn take(&self, pod: &Value, turn: Turn) -> Result<(), Failure> {
+        let status = status(pod, turn, &self.node.addresses[0]);
         if status["containerStatuses"] == pod["status"]["containerStatuses"] && status["phase"] == "Pending" {
             return Ok(());
         }
@@ -109,38 +117,113 @@ impl<'a> Kubelet<'a> {
     }
 }
 
+/// What a pod's node has to do about it next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Its volumes are not there.
+    Hold,
+    Start,
+    /// Its process has ended, with this exit code.
+    End(i64),
+    Restart,
+}
+
+impl Turn {
+    /// After how many times the time a container takes to start.
+    fn delay(self, pod: &Value) -> u32 {
+        match self {
+            Self::Hold | Self::End(_) => 0,
+            Self::Start => 1,
+            Self::Restart => 2_u32.checked_pow(restarts(pod) as u32).unwrap_or(LONGEST).min(LONGEST),
+        }
+    }
+}
+
+fn turn(pod: &Value) -> Option<Turn> {
+    let state = &pod["status"]["containerStatuses"][0]["state"];
+    match pod["status"]["phase"].as_str() {
+        Some("Pending") if object::annotation(pod, WAITS_FOR).is_some() => Some(Turn::Hold),
+        Some("Pending") => Some(Turn::Start),
+        Some("Running") if state["waiting"].is_object() => Some(Turn::Restart),
+        Some("Running") => match exit(pod) {
+            Some((restart, code)) if restart == restarts(pod) => Some(Turn::End(code)),
+            // One that was Running while nobody heard of this node is said to be ready again.
+            _ => (!object::is_ready(pod)).then_some(Turn::Start),
+        },
+        _ => None,
+    }
+}
+
+/// How often the pod's first container was started again.
+pub fn restarts(pod: &Value) -> i64 {
+    pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0)
+}
+
+/// The start and the exit code that the annotation tells.
+fn exit(pod: &Value) -> Option<(i64, i64)> {
+    let (restart, code) = object::annotation(pod, EXIT)?.split_once('=')?;
+    Some((restart.parse().ok()?, code.parse().ok()?))
+}
+
+/// Whether a controller has yet to say how the pod's process, which runs, ends.
+pub fn is_undecided(pod: &Value) -> bool {
+    let runs = pod["status"]["containerStatuses"][0]["state"]["running"].is_object();
+    runs && object::annotation(pod, EXIT).is_some()
+        && exit(pod).is_none_or(|(restart, _)| restart != restarts(pod))
+}
+
+/// Says how it ends.
+pub fn end(pod: &mut Value, code: i64, said: &str) {
+    let restarts = restarts(pod);
+    let annotations = object::map_mut(&mut pod["metadata"], "annotations");
+    annotations.insert(EXIT.into(), json!(format!("{restarts}={code}")));
+    annotations.insert(SAID.into(), json!(said));
+}
+
 fn path(pod: &Value) -> String {
     format!("/api/v1/namespaces/{}/pods/{}", object::namespace(pod), object::name(pod))
 }
 
-/// The status of a pod after its start.
-fn status(pod: &Value, host: &str) -> Value {
+/// The status of a pod after a turn.
+fn status(pod: &Value, turn: Turn, host: &str) -> Value {
     let containers = object::items(&pod["spec"]["containers"]);
     let stuck =
         containers.iter().any(|container| container["image"].as_str().is_some_and(|i| i.contains(NEVER)));
-    let ends = pod["spec"]["restartPolicy"] != "Always";
+    let is_played = object::annotation(pod, EXIT).is_some();
+    let ends = pod["spec"]["restartPolicy"] != "Always" && !is_played;
+    let once = pod["spec"]["restartPolicy"] == "Never";
     let now = object::now();
-    let (phase, ready) = match (stuck, ends) {
-        (true, _) => ("Pending", false),
-        (false, true) => ("Succeeded", false),
-        (false, false) => ("Running", true),
+    let waiting = |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+    let ended = |code: i64| {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let message = object::annotation(pod, SAID).unwrap_or_default();
+        json!({"terminated": {
+            "exitCode": code, "reason": reason, "message": message, "startedAt": now, "finishedAt": now,
+        }})
     };
-    let state = match phase {
-        "Pending" => json!({"waiting": {
-            "reason": "ImagePullBackOff", "message": "Back-off pulling image (simulated)",
-        }}),
-        "Succeeded" => json!({"terminated": {
-            "exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now,
-        }}),
-        _ => json!({"running": {"startedAt": now}}),
+    let held = object::annotation(pod, WAITS_FOR).unwrap_or_default();
+    let (phase, state, last) = match turn {
+        Turn::Hold => ("Pending", waiting("ContainerCreating", held), json!({})),
+        _ if stuck => {
+            ("Pending", waiting("ImagePullBackOff", "Back-off pulling image (simulated)"), json!({}))
+        }
+        Turn::Start if ends => ("Succeeded", ended(0), json!({})),
+        Turn::End(0) => ("Succeeded", ended(0), json!({})),
+        Turn::End(code) if once => ("Failed", ended(code), json!({})),
+        Turn::End(code) => {
+            ("Running", waiting("CrashLoopBackOff", "back-off restarting failed container"), ended(code))
+        }
+        Turn::Start | Turn::Restart => ("Running", json!({"running": {"startedAt": now}}), json!({})),
     };
+    let ready = phase == "Running" && state["running"].is_object();
+    let restarts = restarts(pod) + i64::from(matches!(turn, Turn::End(code) if code != 0 && !once));
     let statuses: Vec<Value> = containers
         .iter()
         .map(|container| {
             json!({
                 "name": container["name"], "image": container["image"], "imageID": "simulated",
-                "containerID": "simulated://none", "ready": ready, "started": ready, "restartCount": 0,
-                "state": state, "lastState": {},
+                "containerID": "simulated://none", "ready": ready, "started": ready, "restartCount": restarts,
+                "state": state, "lastState": last,
             })
         })
         .collect();
@@ -170,23 +253,63 @@ fn status(pod: &Value, host: &str) -> Value {
 mod tests {
     use super::*;
 
+    fn pod(image: &str, restart: &str, annotations: Value) -> Value {
+        json!({
+            "metadata": {"uid": "u", "annotations": annotations}, "status": {"phase": "Pending"},
+            "spec": {"restartPolicy": restart, "containers": [{"name": "x", "image": image}]},
+        })
+    }
+
+    fn after(pod: &mut Value) -> Option<Turn> {
+        let turn = turn(pod)?;
+        pod["status"] = status(pod, turn, "192.0.2.1");
+        Some(turn)
+    }
+
     #[test]
     fn pods_start_end_or_hang() {
-        let pod = |image: &str, restart: &str| {
-            json!({
-                "metadata": {"uid": "u"},
-                "spec": {"restartPolicy": restart, "containers": [{"name": "x", "image": image}]},
-            })
-        };
         let cases = [
             ("web:1", "Always", "Running", "True"),
             ("job:1", "Never", "Succeeded", "False"),
             ("web:never-ready", "Always", "Pending", "False"),
         ];
         for (image, restart, phase, ready) in cases {
-            let status = json!({"status": status(&pod(image, restart), "192.0.2.1")});
-            assert_eq!(status["status"]["phase"], phase);
-            assert_eq!(object::condition(&status, "Ready"), Some(ready));
+            let mut pod = pod(image, restart, json!({}));
+            assert_eq!(after(&mut pod), Some(Turn::Start));
+            assert_eq!(pod["status"]["phase"], phase);
+            assert_eq!(object::condition(&pod, "Ready"), Some(ready));
         }
+    }
+
+    #[test]
+    fn a_played_process_ends_as_it_is_told_once_each_start() {
+        let mut pod = pod("helm", "OnFailure", json!({EXIT: "", WAITS_FOR: "a volume"}));
+        assert_eq!(after(&mut pod), Some(Turn::Hold));
+        assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"], "a volume");
+        object::map_mut(&mut pod["metadata"], "annotations").remove(WAITS_FOR);
+        assert_eq!(after(&mut pod), Some(Turn::Start));
+        assert!(is_undecided(&pod));
+        assert_eq!(turn(&pod), None);
+
+        end(&mut pod, 1, "it broke");
+        assert!(!is_undecided(&pod));
+        assert_eq!(after(&mut pod), Some(Turn::End(1)));
+        let container = pod["status"]["containerStatuses"][0].clone();
+        assert_eq!(container["lastState"]["terminated"]["message"], "it broke");
+        assert_eq!(
+            (container["restartCount"].clone(), pod["status"]["phase"].clone()),
+            (json!(1), json!("Running"))
+        );
+        assert_eq!((after(&mut pod), Turn::Restart.delay(&pod)), (Some(Turn::Restart), 2));
+        assert!(is_undecided(&pod), "what was said is of the start before");
+        end(&mut pod, 0, "");
+        assert_eq!(after(&mut pod), Some(Turn::End(0)));
+        assert_eq!((pod["status"]["phase"].clone(), turn(&pod)), (json!("Succeeded"), None));
+
+        pod["spec"]["restartPolicy"] = json!("Never");
+        pod["status"] = json!({"phase": "Pending"});
+        assert_eq!(after(&mut pod), Some(Turn::Start));
+        end(&mut pod, 3, "");
+        assert_eq!((after(&mut pod), pod["status"]["phase"].clone()), (Some(Turn::End(3)), json!("Failed")));
     }
 }

@@ -12,12 +12,12 @@
 //! | systemd | `READY=1` when it serves, `STOPPING=1`, exit codes, log lines | watchdog |
 //! | data directory | tokens, CAs, certificates, kubeconfig, manifests, kine's SQLite table, node password, kubelet and containerd files | embedded etcd: `server/db/etcd` holds SQLite; encryption of the bootstrap row and of secrets; images |
 //! | joining | token forms, CA check, node password, bootstrap tokens, re-imaged nodes, a newer kubelet (stricter than K3s) | tunnel, load balancer; more servers pass on to the first: no quorum, no failover |
-//! | API | get, list, watch, create, update, three patches, server-side apply with field managers, delete with propagation and finalizers, dry run, status, eviction, scale, discovery, custom resources, Kubernetes's errors | RBAC (administrators and nodes may do everything), validation, admission, conversion, tables, OpenAPI, exec; `log` is one line |
-//! | controllers | Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, budgets, taints, scheduling by node, garbage, namespaces, HelmChart as a Job and a release, load balancer addresses | see `controllers`; charts install no workloads |
-//! | times | a silent node is NotReady after 10 s | 50 s in Kubernetes |
+//! | API | get, list, watch, create, update, three patches, server-side apply with field managers, delete with propagation and finalizers, dry run, status, eviction, scale, discovery, custom resources once they are established, Kubernetes's errors | RBAC (administrators and nodes may do everything), validation, admission, conversion, tables, OpenAPI, exec; `log` is one line |
+//! | controllers | Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, budgets, taints, scheduling by node, garbage, namespaces, definitions, load balancer addresses | see `controllers` |
+//! | Helm | HelmChart and HelmChartConfig: conditions, Jobs, failure policies, values from everywhere, release records, the workloads and definitions of the charts in `controllers/helm/charts.toml` with Helm's marks | charts themselves, hooks, Services; an unknown chart installs one Deployment |
+//! | times | a silent node is NotReady after 10 s; retries come sooner | 50 s in Kubernetes; minutes |
 //!
-//! Levers for rehearsals, which are files and names, not flags: [`NEVER_READY`] on a node, and an image whose name
-//! holds `never-ready`.
+//! Levers for rehearsals, which are files and names, not flags: see [`levers`].
 //!
 //! The way through: `cli` starts a `server` or an `agent`; `listen` → `api` → `objects` → `store` for requests;
 //! `controllers` and the agents' `kubelet` react to the store's changes.
@@ -36,9 +36,11 @@ mod defaults;
 mod failure;
 mod fields;
 mod files;
+mod glob;
 mod kubeconfig;
 mod kubectl;
 mod kubelet;
+pub mod levers;
 mod listen;
 mod lists;
 mod log;

@@ -27,6 +27,33 @@ pub fn is_going(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
+/// An annotation's value.
+pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object["metadata"]["annotations"][key].as_str()
+}
+
+/// Whether a finalizer keeps the object.
+pub fn has_finalizer(object: &Value, name: &str) -> bool {
+    items(&object["metadata"]["finalizers"]).iter().any(|finalizer| finalizer == name)
+}
+
+/// Adds a finalizer that is missing.
+pub fn add_finalizer(object: &mut Value, name: &str) {
+    if !has_finalizer(object, name) {
+        list_mut(&mut object["metadata"], "finalizers").push(json!(name));
+    }
+}
+
+/// Strikes a finalizer off.
+pub fn strike_finalizer(object: &mut Value, name: &str) {
+    list_mut(&mut object["metadata"], "finalizers").retain(|finalizer| finalizer != name);
+}
+
+/// The value at a path of names with dots between; `Null` where there is none.
+pub fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.').filter(|name| !name.is_empty()).fold(object, |value, name| &value[name])
+}
+
 /// The items of a list field; none where it is missing.
 pub fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
@@ -125,6 +152,11 @@ pub fn new_uid() -> String {
 
 /// A short hash of a value, for names (`pod-template-hash`).
 pub fn hash(value: &Value) -> String {
+    digest(value)[..10].to_owned()
+}
+
+/// SHA-256 of a value, in hex.
+pub fn digest(value: &Value) -> String {
     use sha2::{Digest as _, Sha256};
-    super::token::hex(&Sha256::digest(value.to_string().as_bytes()))[..10].to_owned()
+    super::token::hex(&Sha256::digest(value.to_string().as_bytes()))
 }

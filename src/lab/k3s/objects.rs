@@ -119,6 +119,10 @@ impl Writer<'_> {
             found = true;
             let mut new = old.clone();
             change(&mut new);
+            // The controllers look again and again; what changes nothing has to cost nothing.
+            if new == *old {
+                return Ok(Write::Nothing);
+            }
             self.finish(Some(old), new, types)
         })
         .map(|_| found)
@@ -178,6 +182,9 @@ impl Writer<'_> {
             let grace = self.grace(old, options);
             let mut new = old.clone();
             self.add_propagation(&mut new, options);
+            if self.resource.id() == resources::DEFINITIONS {
+                object::add_finalizer(&mut new, resources::CLEANUP);
+            }
             if grace == 0 && !has_finalizers(&new) {
                 return Ok(Write::Delete);
             }
@@ -231,10 +238,7 @@ impl Writer<'_> {
             Some("Orphan") => "orphan",
             _ => return,
         };
-        let list = object::list_mut(&mut new["metadata"], "finalizers");
-        if !list.iter().any(|entry| entry == finalizer) {
-            list.push(json!(finalizer));
-        }
+        object::add_finalizer(new, finalizer);
     }
 
     /// Takes an object that is going out of the store for good.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::object;
 use super::store::Store;
 
 /// One served resource.
@@ -148,10 +149,17 @@ const BUILT_IN: &[Row] = &[
 
 /// The name of the resource that defines others.
 pub const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+/// What keeps a deleted definition until its objects are gone.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// A row's group and version.
+fn place(row: &Row) -> (&'static str, &'static str) {
+    row.0.split_once('/').unwrap_or(("", row.0))
+}
 
 fn built_in(row: &Row) -> Resource {
-    let (api_version, plural, kind, namespaced, short, status) = *row;
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let (_, plural, kind, namespaced, short, status) = *row;
+    let (group, version) = place(row);
     Resource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -175,14 +183,23 @@ pub fn all(store: &Store) -> Vec<Resource> {
 
 /// A served resource by its place in the API.
 pub fn find(store: &Store, group: &str, version: &str, plural: &str) -> Option<Resource> {
-    let row = BUILT_IN
-        .iter()
-        .map(built_in)
-        .find(|r| r.group == group && r.version == version && r.plural == plural);
-    row.or_else(|| {
+    let row = BUILT_IN.iter().find(|row| place(row) == (group, version) && row.1 == plural);
+    row.map(built_in).or_else(|| {
         let definition = store.get(&super::store::Key::new(DEFINITIONS, "", &id(group, plural)))?;
         defined(&definition).into_iter().find(|resource| resource.version == version)
     })
+}
+
+/// A served resource by its store's name, at the version it is stored in.
+pub fn stored(store: &Store, id: &str) -> Option<Resource> {
+    let (plural, group) = id.split_once('.').unwrap_or((id, ""));
+    if let Some(row) = BUILT_IN.iter().find(|row| place(row).0 == group && row.1 == plural) {
+        return Some(built_in(row));
+    }
+    let definition = store.get(&super::store::Key::new(DEFINITIONS, "", id))?;
+    let versions = definition["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let stored = versions.iter().find(|version| version["storage"] == true)?["name"].clone();
+    defined(&definition).into_iter().find(|resource| stored == resource.version.as_str())
 }
 
 /// A served resource by an object's `apiVersion` and `kind`.
@@ -191,8 +208,27 @@ pub fn of_object(store: &Store, object: &Value) -> Option<Resource> {
     all(store).into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
 }
 
-/// The resources a CustomResourceDefinition adds: one a served version.
+/// Whether a definition's resources are served.
+pub fn is_established(definition: &Value) -> bool {
+    object::condition(definition, "Established") == Some("True")
+}
+
+/// Accepts a definition's names; from `Established` on its resources are served.
+pub fn accept(definition: &mut Value, established: bool) {
+    let names = definition["spec"]["names"].clone();
+    object::map_mut(definition, "status").insert("acceptedNames".into(), names);
+    object::set_condition(definition, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
+    let (status, reason) =
+        if established { ("True", "InitialNamesAccepted") } else { ("False", "Installing") };
+    let message = "the initial names have been accepted";
+    object::set_condition(definition, "Established", status, reason, message);
+}
+
+/// The resources a CustomResourceDefinition adds once it is established: one a served version.
 fn defined(definition: &Value) -> Vec<Resource> {
+    if !is_established(definition) {
+        return Vec::new();
+    }
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -21,6 +21,9 @@ pub struct Settings {
     pub grace: Duration,
     /// How long a container takes to start.
     pub pod_start: Duration,
+    /// How long those take who react to what others made: a definition to be established, an application to be
+    /// compared, synced, healthy.
+    pub moment: Duration,
     /// How long a node that was refused waits before it asks again. K3s: 2 s, and 5 to 10 s for its certificates.
     pub retry: Duration,
     /// How often the manifests folder is looked at. K3s: 15 s.
@@ -36,6 +39,7 @@ impl Settings {
             heartbeat: Duration::from_secs(3),
             grace: Duration::from_secs(10),
             pod_start: Duration::from_millis(700),
+            moment: Duration::from_millis(500),
             retry: Duration::from_secs(2),
             manifests: Duration::from_secs(2),
         }

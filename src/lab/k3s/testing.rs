@@ -32,6 +32,7 @@ impl Machine {
             heartbeat: Duration::from_millis(200),
             grace: Duration::from_secs(2),
             pod_start: Duration::from_millis(50),
+            moment: Duration::from_millis(50),
             retry: Duration::from_millis(100),
             manifests: Duration::from_millis(100),
             ..Settings::machine(version)

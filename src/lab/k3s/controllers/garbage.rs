@@ -41,18 +41,14 @@ fn lost_pods(tools: &Tools<'_>) {
 
 /// Carries out a deletion's propagation: dependents first, or dependents let go.
 fn finalize(tools: &Tools<'_>, key: &Key, owner: &Value, all: &[(Key, Object)]) {
-    let has = |name: &str| {
-        object::items(&owner["metadata"]["finalizers"]).iter().any(|finalizer| finalizer == name)
-    };
+    let has = |name: &str| object::has_finalizer(owner, name);
     let is_owner = |reference: &Value| reference["uid"] == object::uid(owner);
     let dependents = || {
         all.iter()
             .filter(|(_, object)| object::items(&object["metadata"]["ownerReferences"]).iter().any(is_owner))
     };
     let strike = |name: &'static str| {
-        tools.modify(&key.resource, owner, |owner| {
-            object::list_mut(&mut owner["metadata"], "finalizers").retain(|finalizer| finalizer != name);
-        });
+        tools.modify(&key.resource, owner, |owner| object::strike_finalizer(owner, name));
     };
     if has("orphan") {
         for (key, dependent) in dependents() {

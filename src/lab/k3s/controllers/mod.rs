@@ -2,8 +2,12 @@
 //!
 //! A pass runs all of them, in order; passes follow each other until nothing changes. Not kept: autoscaling, cron
 //! jobs, quotas, endpoints, volumes (claims stay Pending and pods do not wait for them), preemption.
+//!
+//! `helm` stands in for what K3s's Helm controller starts, `argo` for an Argo CD that was installed so.
 
+mod argo;
 mod daemon_set;
+mod definition;
 mod deployment;
 pub mod disruption;
 mod garbage;
@@ -17,15 +21,16 @@ mod scheduler;
 mod service;
 mod stateful_set;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::api::ApiError;
 use super::cluster::Cluster;
-use super::objects::{CONTROLLER, DeleteOptions, Writer};
-use super::resources::{self, Resource};
+use super::objects::{CONTROLLER, DeleteOptions, PatchKind, Writer};
+use super::resources;
 use super::settings::Settings;
 use super::store::{Key, Object, Store};
 use super::{Failure, log, object};
@@ -44,13 +49,13 @@ pub struct Enabled {
 
 /// Runs the controllers whenever something changes.
 pub async fn run(cluster: Arc<Cluster>, enabled: Enabled) -> Result<(), Failure> {
-    let tools = Tools { store: &cluster.store, settings: &cluster.settings, since: Instant::now() };
+    let tools = Tools::new(&cluster.store, &cluster.settings);
     let mut changed = cluster.store.subscribe();
     loop {
         pass(&tools, enabled, &cluster.pki.server_ca.certificate);
         tokio::select! {
             news = changed.changed() => if news.is_err() { return Ok(()) },
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(tools.rest()) => {}
         }
         tokio::time::sleep(BURST).await;
     }
@@ -58,10 +63,12 @@ pub async fn run(cluster: Arc<Cluster>, enabled: Enabled) -> Result<(), Failure>
 
 fn pass(tools: &Tools<'_>, enabled: Enabled, ca: &str) {
     namespace::step(tools, ca);
+    definition::step(tools);
     node::step(tools);
     if enabled.helm {
         helm::step(tools);
     }
+    argo::step(tools);
     deployment::step(tools);
     replica_set::step(tools);
     stateful_set::step(tools);
@@ -81,9 +88,15 @@ pub struct Tools<'a> {
     settings: &'a Settings,
     /// When the controllers started.
     since: Instant,
+    clock: Mutex<Clock>,
 }
 
-impl Tools<'_> {
+impl<'a> Tools<'a> {
+    fn new(store: &'a Store, settings: &'a Settings) -> Self {
+        let clock = Mutex::new(Clock { since: BTreeMap::new(), next: TICK });
+        Self { store, settings, since: Instant::now(), clock }
+    }
+
     /// The objects of a resource (`pods`, `deployments.apps`), in every namespace.
     fn list(&self, id: &str) -> Vec<Object> {
         self.store.list(id, "").0
@@ -131,7 +144,7 @@ impl Tools<'_> {
         subresource: &str,
         action: impl FnOnce(&Writer<'_>) -> Result<(), ApiError>,
     ) {
-        let Some(resource) = self.resource(id) else { return };
+        let Some(resource) = resources::stored(self.store, id) else { return };
         let writer = Writer {
             store: self.store,
             resource: &resource,
@@ -149,9 +162,35 @@ impl Tools<'_> {
         }
     }
 
-    fn resource(&self, id: &str) -> Option<Resource> {
-        let (plural, group) = id.split_once('.').unwrap_or((id, ""));
-        let version = if group == "autoscaling" { "v2" } else { "v1" };
-        resources::find(self.store, group, version, plural)
+    /// Creates an object, or brings it into line as a manager's apply does.
+    fn apply(&self, id: &str, namespace: &str, manager: &str, wanted: &Value) {
+        let name = object::name(wanted);
+        self.write(id, namespace, name, "", |writer| {
+            let writer = Writer { manager, ..writer.clone() };
+            writer.patch(PatchKind::Apply { force: true }, wanted).map(drop)
+        });
     }
+
+    /// Whether a while has passed since this was first asked under this name. If not, the next pass comes in time.
+    fn has_passed(&self, wait: Duration, what: String) -> bool {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *clock.since.entry(what.clone()).or_insert_with(Instant::now);
+        let left = wait.saturating_sub(since.elapsed());
+        match left.is_zero() {
+            true => drop(clock.since.remove(&what)),
+            false => clock.next = clock.next.min(left),
+        }
+        left.is_zero()
+    }
+
+    /// How long nothing has to be looked at.
+    fn rest(&self) -> Duration {
+        std::mem::replace(&mut self.clock.lock().unwrap_or_else(PoisonError::into_inner).next, TICK)
+    }
+}
+
+/// What the controllers wait for. Not kept: a restarted server waits anew.
+struct Clock {
+    since: BTreeMap<String, Instant>,
+    next: Duration,
 }

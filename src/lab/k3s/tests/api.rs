@@ -145,7 +145,13 @@ async fn definitions_add_resources_and_namespaces_take_theirs_along() {
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let made =
         apply(&client, &format!("{path}/things.example.org"), "datahub", false, definition).await.value();
-    assert_eq!(object::condition(&made, "Established"), Some("True"));
+    assert_eq!(object::condition(&made, "Established"), None, "that takes a moment");
+    assert_eq!(client.send(&Call::get(things)).await.expect("an answer").code, 404);
+    let one = format!("{path}/things.example.org");
+    let made = until(&client, &one, |seen| object::condition(seen, "Established") == Some("True")).await;
+    assert_eq!(object::condition(&made, "NamesAccepted"), Some("True"));
+    assert_eq!(made["status"]["acceptedNames"]["kind"], "Thing");
+    assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
     assert_eq!(get(&client, "/apis/example.org/v1").await["resources"][0]["kind"], "Thing");
 
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});
@@ -180,4 +186,11 @@ async fn definitions_add_resources_and_namespaces_take_theirs_along() {
     assert_eq!(going["metadata"]["finalizers"][0], "example.org/wait");
     merge(&client, &one, json!({"metadata": {"finalizers": null}})).await;
     until(&client, "/api/v1/namespaces/team", |seen| seen["code"] == 404).await;
+
+    let things = "/apis/example.org/v1/namespaces/default/things";
+    let thing = json!({"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "b"}});
+    assert_eq!(send(&client, Method::POST, things, thing).await.code, 201);
+    send(&client, Method::DELETE, &format!("{path}/things.example.org"), json!({})).await;
+    until(&client, &format!("{path}/things.example.org"), |seen| seen["code"] == 404).await;
+    assert_eq!(client.send(&Call::get(things)).await.expect("an answer").code, 404);
 }

@@ -1,0 +1,5 @@
+//! Argo CD.
+
+use super::Tools;
+
+pub fn step(_tools: &Tools<'_>) {}
