@@ -116,6 +116,8 @@ fn target(job: &Arc<Job>, plan: NodePlan) -> Option<Target> {
     let (connecting, reached) = (job.clone(), node.clone());
     Some(Target {
         address: session::address(&node),
+        hostname: node.hostname.clone(),
+        ip: node.address,
         node: node.name,
         connect: Box::new(move || connecting.connect(&reached)),
         plan: Box::new(move |facts| planning.plan(&planned, facts)),

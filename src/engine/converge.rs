@@ -66,7 +66,12 @@ impl<'a> Run<'a> {
     pub async fn open(target: &'a Target, context: &'a Context) -> Result<Run<'a>, Stop> {
         let started = Instant::now();
         let node = || target.node.clone();
-        context.events.emit(Event::Connecting { node: node(), address: target.address.clone() });
+        context.events.emit(Event::Connecting {
+            node: node(),
+            address: target.address.clone(),
+            hostname: target.hostname.clone(),
+            ip: target.ip.map(|ip| ip.to_string()),
+        });
         let transport = (target.connect)().await.map_err(|e| transport_failure("connect", &e))?;
         context
             .events

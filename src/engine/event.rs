@@ -20,6 +20,11 @@ pub enum Event {
     Connecting {
         node: String,
         address: String,
+        /// As the inventory claims it.
+        hostname: String,
+        /// Numeric, where it is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ip: Option<String>,
     },
     Connected {
         node: String,

@@ -11,6 +11,7 @@ pub mod step;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -37,6 +38,10 @@ pub struct Target {
     pub node: String,
     /// For people: where it is reached.
     pub address: String,
+    /// As the inventory claims it.
+    pub hostname: String,
+    /// Numeric, where it is known.
+    pub ip: Option<IpAddr>,
     pub connect: Box<dyn Fn() -> Connecting + Send + Sync>,
     /// Checks what the inventory claims against the facts and makes the plan.
     pub plan: Planner,

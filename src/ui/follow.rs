@@ -9,7 +9,7 @@ use super::line::Line;
 use super::progress::Progress;
 use super::report::Report;
 use super::screen::Stream;
-use super::{Format, Ui, feed, json, live, markdown, page, plan, summary};
+use super::{Format, Ui, feed, fold, json, live, markdown, page, summary};
 use crate::engine::event::Event;
 use crate::engine::record::Record;
 
@@ -134,7 +134,7 @@ impl<'a> Follow<'a> {
             screen.lines(Stream::Err, &[Line::new()]);
         }
         if self.report.dry_run {
-            let plan = page::plan(&plan::groups(&self.report), screen.columns(Stream::Out));
+            let plan = page::plan(&fold::groups(&self.report), screen.columns(Stream::Out));
             screen.lines(Stream::Out, &plan);
         }
         if loud {

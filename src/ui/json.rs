@@ -7,7 +7,7 @@
 //! | event | fields besides `node` and `role` where they apply |
 //! |---|---|
 //! | `run-started` | `version`, `run`, `dry_run`, `nodes` |
-//! | `connecting`, `connected` | `address`; `milliseconds` |
+//! | `connecting`, `connected` | `address`, `hostname`, `ip` (where it is known); `milliseconds` |
 //! | `waiting` | `on`: the role that must be done on other nodes first |
 //! | `role-started`, `role-finished` | `resources`; `changed` |
 //! | `step` | `step`: what the node is doing now; `says`: what a long one printed last |

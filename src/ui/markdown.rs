@@ -5,9 +5,9 @@
 
 use super::diff::{Kind, Row};
 use super::failure::{self, Failures};
+use super::fold::{self, Group};
 use super::line::Line;
 use super::page::DIFF_LINES;
-use super::plan::{self, Group, OWN_NAME};
 use super::report::Report;
 use super::style::Style;
 use super::summary;
@@ -24,7 +24,7 @@ pub fn page(report: &Report) -> String {
     block(&mut foot, &table(&summary::table(report)));
     let mut page = String::from("## datahub");
     block(&mut page, &bare(&summary::closing(report).plain()));
-    for group in plan::groups(report) {
+    for group in fold::groups(report) {
         let details = details(&group);
         if page.len() + details.len() + foot.len() < LIMIT {
             block(&mut page, &details);
@@ -52,8 +52,8 @@ fn block(page: &mut String, block: &str) {
 fn details(group: &Group) -> String {
     let names = html(&group.nodes.join(", "));
     let mut page = format!("<details>\n<summary><code>{names}</code>: {}</summary>", group.heading());
-    if group.own_name {
-        block(&mut page, &format!("{OWN_NAME} stands for the node's own name."));
+    if let Some(legend) = group.legend() {
+        block(&mut page, &format!("{legend}."));
     }
     for rows in group.rows.chunk_by(|a, b| section(a.kind) == section(b.kind)) {
         section_rows(&mut page, section(rows[0].kind), rows);

@@ -5,18 +5,20 @@
 //! [`line::Line`]s, which are clean by construction, and leaves through one [`screen::Screen`].
 //!
 //! A run: events → [`report`] (what it came to) and [`progress`] (what is done now) → [`feed`] (lines that stay),
-//! [`live`] (the picture), and at its end [`plan`] and [`page`], [`failure`], [`summary`], or [`markdown`].
+//! [`live`] (the picture), and at its end [`plan`], [`fold`] and [`page`], [`failure`], [`summary`], or [`markdown`].
 
 mod diagnostic;
 mod diff;
 mod exec;
 mod failure;
 mod feed;
+mod fold;
 mod follow;
 mod json;
 mod line;
 mod live;
 mod markdown;
+mod own;
 mod page;
 mod plan;
 mod progress;

@@ -1,8 +1,8 @@
 //! A run for people, after its end: the plan, notes, failures, the table and the closing sentence.
 
 use super::diff::{Kind, Row};
+use super::fold::Group;
 use super::line::Line;
-use super::plan::{Group, OWN_NAME};
 use super::report::Report;
 use super::style::Style;
 
@@ -12,16 +12,13 @@ pub const DIFF_LINES: usize = 200;
 /// Between a resource and its place.
 const BETWEEN: &str = "   ";
 
-/// The plan, nodes with the same one together. Each group ends with an empty line.
+/// The plan, what is the same for several nodes together. Each group ends with an empty line.
 pub fn plan(groups: &[Group], columns: Option<usize>) -> Vec<Line> {
     let mut lines = Vec::new();
     for group in groups {
         let names = group.nodes.join(", ");
         lines.push(Line::new().styled(Style::Strong, names).text(": ").text(group.heading()));
-        if group.own_name {
-            let legend = format!("{OWN_NAME} stands for the node's own name");
-            lines.push(Line::new().styled(Style::Dim, legend).indent(2));
-        }
+        lines.extend(group.legend().map(|legend| Line::new().styled(Style::Dim, legend).indent(2)));
         lines.extend(rows(&group.rows, 2, columns));
         lines.push(Line::new());
     }

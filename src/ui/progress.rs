@@ -57,7 +57,7 @@ impl Progress {
                 self.dry_run = *dry_run;
                 self.nodes = nodes.iter().map(|node| (node.clone(), Activity::default())).collect();
             }
-            Event::Connecting { node, address } => {
+            Event::Connecting { node, address, .. } => {
                 self.at(node).works(None, format!("connecting to {address}"), now);
             }
             Event::Connected { node, .. } => self.at(node).works(None, "asking what is there".into(), now),

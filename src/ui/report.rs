@@ -3,6 +3,7 @@
 
 use indexmap::{IndexMap, IndexSet};
 
+use super::own::Own;
 use crate::engine::event::{Event, Failure, Summary};
 use crate::resource::Difference;
 
@@ -36,6 +37,8 @@ impl Subjects {
 
 #[derive(Debug, Default)]
 pub struct Node {
+    /// What is its own in texts that are otherwise the same on other nodes.
+    pub own: Own,
     pub roles: Vec<Role>,
     pub end: End,
     pub summary: Summary,
@@ -103,7 +106,8 @@ impl Report {
         match event {
             Event::RunStarted { dry_run, nodes, .. } => {
                 self.dry_run = *dry_run;
-                self.nodes = nodes.iter().map(|node| (node.clone(), Node::default())).collect();
+                let node = |name: &String| Node { own: Own::new(name, "", None), ..Node::default() };
+                self.nodes = nodes.iter().map(|name| (name.clone(), node(name))).collect();
             }
             Event::RunFinished { milliseconds, .. } => self.milliseconds = *milliseconds,
             Event::Differs { node, role, resource, place, differences, notify } => {
@@ -142,6 +146,9 @@ impl Report {
                     pending.run = true;
                 }
             }
+            Event::Connecting { node, hostname, ip, .. } => {
+                self.node(node).own = Own::new(node, hostname, ip.as_deref());
+            }
             Event::NodeFinished { node, summary } => self.end(node, End::Done, summary),
             Event::Interrupted { node, summary } => self.end(node, End::Interrupted, summary),
             Event::NodeSkipped { node, role, reason } => {
@@ -162,8 +169,7 @@ impl Report {
                 };
                 self.end(node, end, summary);
             }
-            Event::Connecting { .. }
-            | Event::Connected { .. }
+            Event::Connected { .. }
             | Event::Waiting { .. }
             | Event::RoleStarted { .. }
             | Event::Step { .. }

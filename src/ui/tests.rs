@@ -170,6 +170,12 @@ fn a_dry_run_as_text() {
 }
 
 #[test]
+fn a_fleet_is_folded_by_what_its_nodes_share() {
+    insta::assert_snapshot!("fleet_text", played(format(Format::Text), &fleet()));
+    insta::assert_snapshot!("fleet_markdown", played(format(Format::Markdown), &fleet()));
+}
+
+#[test]
 fn a_dry_run_as_markdown() {
     insta::assert_snapshot!(played(format(Format::Markdown), &dry_run()));
 }
@@ -372,7 +378,7 @@ async fn play() {
         tasks.push(tokio::spawn(async move {
             let wait = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
             wait(100 * at as u64).await;
-            events.emit(Event::Connecting { node: node.clone(), address: format!("{node}.home.arpa") });
+            events.emit(script::connecting(&node, &format!("{node}.home.arpa")));
             wait(700).await;
             events.emit(Event::Connected { node: node.clone(), milliseconds: 97 });
             for step in 0..8 {

@@ -69,6 +69,11 @@ fn fleet() {
         "{text}"
     );
     assert!(text.contains("differs (secret)"), "{text}");
+    // What each node's hosts file lacks is nearly the same: it is shown once, for all of them.
+    let shared = format!("{}: the same 8 changes, 1 handler, 1 unknown\n", NODES.join(", "));
+    assert!(text.contains(&shared), "{text}");
+    assert_eq!(text.matches("+++ /etc/hosts\n").count(), 1, "{text}");
+    assert_eq!(text.matches("‹not on orpi-1›\n").count(), 1, "{text}");
     keeps_the_secret(&lab, &text);
 
     // All converge; the record and every format keep the secret, also when a command prints it.

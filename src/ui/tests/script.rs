@@ -21,6 +21,15 @@ pub fn ended() -> Event {
     Event::RunFinished { milliseconds: 12_300, round_trips: 21 }
 }
 
+pub fn connecting(node: &str, address: &str) -> Event {
+    Event::Connecting {
+        node: node.into(),
+        address: address.into(),
+        hostname: format!("host-{node}"),
+        ip: address.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string()),
+    }
+}
+
 pub fn differs(
     node: &str,
     role: &str,
@@ -128,11 +137,65 @@ pub fn dry_run() -> Vec<Event> {
     events
 }
 
+/// Three nodes whose hosts files want each other, as nodes of a fresh fleet do; one has another release's package and
+/// a file that it alone lacks.
+pub fn fleet() -> Vec<Event> {
+    let nodes = [("orpi-1", "192.0.2.1"), ("orpi-2", "192.0.2.2"), ("nas", "192.0.2.10")];
+    let mut events = vec![started(true, &nodes.map(|(node, _)| node))];
+    for (node, ip) in nodes {
+        let version = if node == "nas" { "installed 7.88" } else { "installed 8.14" };
+        let others: String = nodes
+            .iter()
+            .filter(|(other, _)| *other != node)
+            .map(|(other, ip)| format!("{ip}\thost-{other}\n"))
+            .collect();
+        let hosts = |own: &str, others: &str| {
+            format!(
+                "127.0.0.1\tlocalhost\n{own}\thost-{node}\n\n::1\tlocalhost\nff02::1\tip6-allnodes\n{others}# end\n"
+            )
+        };
+        let (before, after) = (hosts("127.0.1.1", ""), hosts(ip, &others));
+        events.extend([
+            connecting(node, ip),
+            differs(node, "base", "package curl", vec![Difference::value("curl", None, Some(version))], &[]),
+            differs(
+                node,
+                "base",
+                "hosts /etc/hosts",
+                vec![text("/etc/hosts", Some(&before), Some(&after))],
+                &[],
+            ),
+            differs(
+                node,
+                "base",
+                "swap off",
+                vec![Difference::value("swap.target", Some("not masked"), Some("masked"))],
+                &[],
+            ),
+            pending(node, "restart ssh.service", node == "nas"),
+        ]);
+        if node == "orpi-1" {
+            let file = text("/etc/extra", None, Some("extra\n"));
+            events.push(differs(node, "extra", "file /etc/extra", vec![file], &[]));
+        }
+        match node {
+            "orpi-2" => events.push(Event::NodeFailed {
+                node: node.into(),
+                failure: failure(),
+                summary: summary(4, 3, 1, 0),
+            }),
+            _ => events.push(finished(node, summary(4, 3, 1, 0))),
+        }
+    }
+    events.push(ended());
+    events
+}
+
 pub fn real_run() -> Vec<Event> {
     let hosts = || vec![text("/etc/hosts", Some("a\n"), Some("a\nb\n"))];
     vec![
         started(false, &["orpi-1", "nas", "laptop"]),
-        Event::Connecting { node: "orpi-1".into(), address: "orpi-1.home.arpa".into() },
+        connecting("orpi-1", "orpi-1.home.arpa"),
         Event::Connected { node: "orpi-1".into(), milliseconds: 97 },
         Event::RoleStarted { node: "orpi-1".into(), role: "base".into(), resources: 40 },
         note("orpi-1", "sysctl vm.swappiness", "cannot be read here: the kernel is the host's"),
@@ -241,7 +304,7 @@ pub fn activity() -> Progress {
         step: step.into(),
         says: None,
     };
-    let connecting = |node: &str| Event::Connecting { node: node.into(), address: "192.0.2.1".into() };
+    let connecting = |node: &str| connecting(node, "192.0.2.1");
     let events = [
         started(false, &nodes),
         connecting("orpi-1"),
