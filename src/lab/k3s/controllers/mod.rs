@@ -3,7 +3,7 @@
 //! A pass runs all of them, in order; passes follow each other until nothing changes. Not kept: autoscaling, cron
 //! jobs, quotas, endpoints, volumes (claims stay Pending and pods do not wait for them), preemption.
 //!
-//! `helm` stands in for what K3s's Helm controller starts, `argo` for an Argo CD that was installed so.
+//! `helm` stands in for what K3s's Helm controller starts, `argo` and `longhorn` for what was installed so.
 
 mod argo;
 mod daemon_set;
@@ -13,6 +13,7 @@ pub mod disruption;
 mod garbage;
 mod helm;
 mod job;
+mod longhorn;
 mod namespace;
 mod node;
 mod pods;
@@ -69,6 +70,7 @@ fn pass(tools: &Tools<'_>, enabled: Enabled, ca: &str) {
         helm::step(tools);
     }
     argo::step(tools);
+    longhorn::step(tools);
     deployment::step(tools);
     replica_set::step(tools);
     stateful_set::step(tools);
