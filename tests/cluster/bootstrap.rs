@@ -15,6 +15,7 @@ fn with_components(cluster: &Cluster, components: &[&str], vars: &str) {
     let names: Vec<String> = components.iter().map(|name| format!("{name:?}")).collect();
     let list = format!("name = \"rehearsal\"\ncomponents = [{}]\nvars = {{ {vars} }}", names.join(", "));
     cluster.lab.write("datahub.toml", &text.replace("name = \"rehearsal\"", &list));
+    cluster.lab.sh("s", "command -v curl || { apt-get update -qq && apt-get install -y -qq curl; }");
 }
 
 /// A rule of the simulation: what is to go wrong.
@@ -202,10 +203,10 @@ fn a_run_that_is_disturbed_goes_on() {
         let again = cluster.run(&["bootstrap", "--only", &only]);
         again.ends_with(0).finished("s", 0, 0);
         cluster.request("DELETE", &format!("{charts}/external-secrets"), "application/json", "{}");
+        // Its definitions go with it.
         cluster.lab.sh(
             "s",
-            "while k3s kubectl get helmchart -n kube-system external-secrets 2>/dev/null; do sleep 0.2; done\n\
-             k3s kubectl delete crd secretstores.external-secrets.io",
+            "while k3s kubectl get crd secretstores.external-secrets.io 2>/dev/null; do sleep 0.2; done",
         );
     }
 }
