@@ -15,6 +15,7 @@
 //! | API | get, list, watch, create, update, three patches, server-side apply with field managers, delete with propagation and finalizers, dry run, status, eviction, scale, discovery, custom resources once they are established, Kubernetes's errors | RBAC (administrators and nodes may do everything), validation, admission, conversion, tables, OpenAPI, exec; `log` is one line |
 //! | controllers | Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, budgets, taints, scheduling by node, garbage, namespaces, definitions, load balancer addresses | see `controllers` |
 //! | Helm | HelmChart and HelmChartConfig: conditions, Jobs, failure policies, values from everywhere, release records, the workloads and definitions of the charts in `controllers/helm/charts.toml` with Helm's marks | charts themselves, hooks, Services; an unknown chart installs one Deployment |
+//! | Argo CD | once its chart is up: projects, applications with their syncs, health, conditions and refreshes, sets of list generators, watched namespaces | repositories: applications have the same two resources, which nobody makes; see `controllers/argo` |
 //! | times | a silent node is NotReady after 10 s; retries come sooner | 50 s in Kubernetes; minutes |
 //!
 //! Levers for rehearsals, which are files and names, not flags: see [`levers`].

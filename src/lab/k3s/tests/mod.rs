@@ -1,6 +1,7 @@
 //! The simulation as its clients see it: real HTTPS requests to servers and agents on this machine.
 
 mod api;
+mod argo;
 mod charts;
 mod nodes;
 mod state;

@@ -54,6 +54,8 @@ pub fn create(tools: &Tools<'_>, chart: &Chart<'_>, action: Action) {
     if chart.object["spec"]["bootstrap"] == true {
         bootstrap(&mut spec);
     }
+    // Its pods start when `hold` has seen what they mount.
+    let annotations = json!({CONFIG_HASH: hash, kubelet::EXIT: "", kubelet::WAITS_FOR: "values"});
     let job = json!({
         "metadata": {
             "name": name(chart, action), "labels": labels, "ownerReferences": object::owned_by(chart.object),
@@ -61,7 +63,7 @@ pub fn create(tools: &Tools<'_>, chart: &Chart<'_>, action: Action) {
         "spec": {
             "backoffLimit": chart.object["spec"]["backOffLimit"].as_i64().unwrap_or(1000),
             "template": {
-                "metadata": {"labels": labels, "annotations": {CONFIG_HASH: hash, kubelet::EXIT: ""}},
+                "metadata": {"labels": labels, "annotations": annotations},
                 "spec": spec,
             },
         },
@@ -87,8 +89,8 @@ fn bootstrap(spec: &mut Value) {
 /// Plays the process of every pod of a Job that runs and has not ended yet.
 pub fn run(tools: &Tools<'_>, chart: &Chart<'_>, action: Action, job: &Value) {
     for pod in pods::of(tools, job).iter().filter(|pod| pods::is_active(pod)) {
-        if action == Action::Install && pod["status"]["phase"] == "Pending" {
-            hold(tools, chart, pod);
+        if pod["status"]["phase"] == "Pending" {
+            hold(tools, chart, action, pod);
         }
         if !kubelet::is_undecided(pod) {
             continue;
@@ -109,9 +111,9 @@ pub fn run(tools: &Tools<'_>, chart: &Chart<'_>, action: Action, job: &Value) {
 }
 
 /// A pod waits for the Secrets it mounts.
-fn hold(tools: &Tools<'_>, chart: &Chart<'_>, pod: &Value) {
-    let missing = match chart.values(tools) {
-        Err(Unusable::Missing(why)) => Some(why),
+fn hold(tools: &Tools<'_>, chart: &Chart<'_>, action: Action, pod: &Value) {
+    let missing = match (action, chart.values(tools)) {
+        (Action::Install, Err(Unusable::Missing(why))) => Some(why),
         _ => None,
     };
     tools.modify("pods", pod, |pod| {

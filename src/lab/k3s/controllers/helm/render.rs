@@ -137,8 +137,8 @@ impl Release<'_> {
         let mut labels = self.selector(label, component);
         labels.insert("helm.sh/chart".into(), json!(format!("{}-{version}", self.row.name)));
         labels.insert("app.kubernetes.io/managed-by".into(), json!("Helm"));
-        if self.row.base.is_some() {
-            labels.insert("app.kubernetes.io/part-of".into(), json!(self.base()));
+        if let Some(base) = &self.row.base {
+            labels.insert("app.kubernetes.io/part-of".into(), json!(base));
         }
         labels
     }
