@@ -5,6 +5,8 @@
 //! <https://docs.k3s.io/add-ons/helm> and <https://helm.sh/docs/topics/advanced/#storage-backends>.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::kube::ResourceExt as _;
@@ -25,8 +27,8 @@ use crate::transport::prompt::printable;
 const WORKLOADS: [&str; 3] = ["Deployment", "DaemonSet", "StatefulSet"];
 /// How long K3s's controller may take to see that a failed job is gone.
 const CLEARED_LIMIT: Duration = Duration::from_secs(60);
-/// Lines of a failed job's log that are shown.
-const LAST_LINES: i64 = 15;
+/// Lines of what Helm said that are shown.
+const LAST_LINES: usize = 15;
 
 /// A revision of a release, by its Secret's labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,14 +116,20 @@ impl Cluster {
             None => Check::NotYet(String::new()),
         });
         let silent = |_: &str| ();
+        let said = Mutex::new(String::new());
         let ended = tokio::select! {
             ended = self.wait(which, &fails, limit, &silent) => ended.map(|_| ()),
             ended = self.wait_deployed(which, chart, limit, progress) => ended,
+            never = self.listen(which, limit, &said, progress) => match never {},
         };
+        let said = said.into_inner().unwrap_or_else(PoisonError::into_inner);
         match ended {
             Err(Error::Failed { what, why, .. }) => {
-                let output = self.job_log(which).await.unwrap_or_default();
-                return Err(Error::Failed { what, why, output });
+                return Err(Error::Failed { what, why, output: last_lines(&said) });
+            }
+            Err(Error::Timeout { what, wanted, limit, last }) if !said.is_empty() => {
+                let last = format!("{last}; Helm says: {}", last_lines(&said).join(" "));
+                return Err(Error::Timeout { what, wanted, limit, last });
             }
             other => other?,
         }
@@ -251,19 +259,51 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The last lines of what a chart's job printed.
-    async fn job_log(&self, which: &ObjectRef) -> Result<Vec<String>, Error> {
-        let pods: Api<Pod> =
-            Api::namespaced(self.client.clone(), which.namespace.as_deref().unwrap_or("default"));
-        let of_chart =
-            ListParams::default().labels(&format!("helmcharts.helm.cattle.io/chart={}", which.name));
-        let list = self.call("list the job's pods", || pods.list(&of_chart)).await?;
-        let newest = list.items.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
-        let Some(pod) = newest.map(|pod| pod.name_any()) else { return Ok(Vec::new()) };
-        let last = ::kube::api::LogParams { tail_lines: Some(LAST_LINES), ..Default::default() };
-        let log = self.call(&format!("read the log of pod {pod}"), || pods.logs(&pod, &last)).await?;
-        Ok(log.lines().map(printable).collect())
+    /// Keeps what Helm said when it last failed, for as long as it is waited for: of a job that has failed for good the
+    /// pods are gone, and what they said with them.
+    async fn listen(
+        &self,
+        which: &ObjectRef,
+        limit: Duration,
+        said: &Mutex<String>,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Infallible {
+        let namespace = which.namespace.as_deref().unwrap_or("default");
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let ours =
+            watcher::Config::default().labels(&format!("helmcharts.helm.cattle.io/chart={}", which.name));
+        let what = format!("listen to the job of {which}");
+        let heard = self.follow::<Pod, Infallible>(&what, pods, ours, limit, |seen| {
+            if let Some(message) = seen.values().find_map(failed_with) {
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                if *said != message {
+                    progress(&format!(
+                        "Helm has failed, and tries again: {}",
+                        last_lines(&message).join(" ")
+                    ));
+                    *said = message;
+                }
+            }
+            None
+        });
+        // What it was to hear is only for people: the wait itself goes on without.
+        let _ = heard.await;
+        std::future::pending().await
     }
+}
+
+/// What a container that has failed left as its last words.
+fn failed_with(pod: &Pod) -> Option<String> {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let states = containers.flat_map(|container| [&container.state, &container.last_state]).flatten();
+    let ended = states.filter_map(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0);
+    ended.filter_map(|ended| ended.message.clone()).find(|message| !message.trim().is_empty())
+}
+
+fn last_lines(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let from = lines.len().saturating_sub(LAST_LINES);
+    lines[from..].iter().map(|line| printable(line)).collect()
 }
 
 /// Why a pod does not run: it has no node, or one of its containers waits.

@@ -181,7 +181,7 @@ fn a_run_that_is_disturbed_goes_on() {
         }
         match blow {
             Blow::Restart => drop(cluster.lab.sh("s", "systemctl restart k3s")),
-            Blow::Drop => drop(cluster.lab.sh("s", "pkill -KILL -u ops sshd || true")),
+            Blow::Drop => drop(cluster.lab.sh("s", "pkill -KILL -u ops sshd")),
             Blow::Kill => {
                 rustix::process::kill_process(
                     rustix::process::Pid::from_child(&run),
