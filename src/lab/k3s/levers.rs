@@ -43,7 +43,7 @@ pub fn rule(settings: &Settings, lever: &str, name: &str) -> Option<String> {
     find(&text, name)
 }
 
-/// The rule for an Application, and which resource it names.
+/// The same for an Application, which a rule may name with its namespace.
 pub fn app_rule(settings: &Settings, lever: &str, namespace: &str, name: &str) -> Option<String> {
     rule(settings, lever, name).or_else(|| rule(settings, lever, &format!("{namespace}/{name}")))
 }

@@ -414,7 +414,8 @@ impl Writer<'_> {
         }
     }
 
-    /// `metadata.generation` grows when something other than metadata and status changes.
+    /// `metadata.generation` grows when something other than metadata changes, and other than a status that is a
+    /// subresource.
     fn count_generation(&self, old: Option<&Value>, new: &mut Value) {
         const WITHOUT: &[&str] = &[
             "namespaces",
@@ -431,7 +432,9 @@ impl Writer<'_> {
             let mut object = object.clone();
             let map = object::as_map(&mut object);
             map.remove("metadata");
-            map.remove("status");
+            if self.resource.status {
+                map.remove("status");
+            }
             object
         };
         let generation = match old {

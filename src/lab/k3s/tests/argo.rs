@@ -89,6 +89,8 @@ async fn an_application_is_synced_healthy_and_refreshed() {
         "deployment.apps/core created"
     );
     assert!(seen["operation"].is_null() && status["conditions"].is_null());
+    assert!(seen["metadata"].get("annotations").is_none(), "what nobody set is not there");
+    assert!(seen["metadata"]["generation"].as_i64() > Some(1), "the status is no subresource");
     assert_eq!(get(&client, "/api/v1/namespaces/shop").await["kind"], "Namespace");
 
     let source = json!({"repoURL": REPOSITORY, "path": "core", "targetRevision": "next"});

@@ -50,8 +50,8 @@ fn is_recorded(app: &Value, found: &Found) -> bool {
 
 fn record(argo: &Argo<'_>, app: &mut Value, found: &Found) {
     write(app, found);
-    if let Some(annotations) = app["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(REFRESH);
+    if object::annotation(app, REFRESH).is_some() {
+        object::map_mut(&mut app["metadata"], "annotations").remove(REFRESH);
     }
     let status = object::map_mut(app, "status");
     status.insert("controllerNamespace".into(), json!(argo.namespace));
