@@ -35,6 +35,14 @@ pub fn whole_or_nothing(script: &str) -> String {
     format!("{{\n{script}\nexit $?\n}}\n")
 }
 
+/// Fails unless this machine's `sh`, dash on Debian, can read the script.
+#[cfg(test)]
+#[track_caller]
+pub fn assert_parses(script: &str) {
+    let out = std::process::Command::new("sh").args(["-n", "-c", script]).output().expect("sh runs");
+    assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

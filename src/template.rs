@@ -94,6 +94,12 @@ impl Templates {
             }
             Ok::<_, Error>(crate::shell::quote(&value.to_string()))
         });
+        environment.add_filter("env_value", |value: Value| {
+            Ok::<_, Error>(match to_json(&value)? {
+                serde_json::Value::String(text) => env_value(&text),
+                other => env_value(&other.to_string()),
+            })
+        });
         environment.add_filter("to_json", |value: Value| {
             serde_json::to_string_pretty(&to_json(&value)?).map_err(|e| unfit(&e))
         });
@@ -273,6 +279,18 @@ fn name_undefined(mut fault: Fault, text: &str, names: &[&str]) -> Fault {
     fault
 }
 
+/// A value as systemd reads it from an `EnvironmentFile=`, and a shell from its own assignments.
+fn env_value(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted + "\""
+}
+
 fn unfit(why: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("this value cannot be written out: {why}"))
 }
@@ -382,6 +400,19 @@ mod tests {
         assert!(templates().check("{% if %}").is_some());
         assert!(templates().condition("timezone", &context()).is_err());
         assert_eq!(templates().condition("facts.arch == 'arm64' and not ipv6", &context()), Ok(true));
+    }
+
+    #[test]
+    fn values_of_an_environment_keep_every_character() {
+        let odd = "it's 5 % of \"$HOME\" `id` C:\\new\\ # ; two  blanks";
+        let mut context = Context::default();
+        context.set("values", &serde_json::json!([odd, "", 8080, true]));
+        let text = "{% for value in values %}\nv{{ loop.index }}={{ value | env_value }}\n{% endfor %}\n";
+        let file = templates().field(text, &context).expect("renders").expect("a text");
+        let script =
+            format!("{}\nprintf '%s|' \"$v1\" \"$v2\" \"$v3\" \"$v4\"", file.as_str().expect("a text"));
+        let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh runs");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{odd}||8080|true|"), "{script}");
     }
 
     #[test]

@@ -36,14 +36,9 @@ const CALM: &str = "calm";
 const DISTURBED: [&str; 4] = ["root-1", "root-2", "sudo-1", "sudo-2"];
 
 fn inventory() -> String {
-    let node = |name: &str| {
-        format!(
-            "\n[nodes.{name}]\nhost = \"{name}.home.arpa\"\narch = \"amd64\"\nos = \"debian-13\"\n\
-             roles = [\"kill-agent\", \"kill-text\", \"kill-own\", \"kill-back\"]\n"
-        )
-    };
-    let nodes: String = [CALM].iter().chain(&DISTURBED).map(|name| node(name)).collect();
-    format!("[cluster]\nname = \"kill\"\n\n[ssh]\nuser = \"kim\"\n{nodes}")
+    let roles = &["kill-agent", "kill-text", "kill-own", "kill-back"][..];
+    let nodes: Vec<_> = [CALM].iter().chain(&DISTURBED).map(|node| (*node, "debian-13", roles)).collect();
+    support::inventory("kim", &nodes)
 }
 
 /// Lets datahub log in as root to some machines; all of them have the account that goes through sudo.

@@ -14,30 +14,9 @@ use run::Run;
 use support::Fixture;
 
 /// In tests/artifact.rs and tests/cluster.rs: they need a release, or a cluster.
-const ELSEWHERE: &[&str] = &["artifact", "k3s_join", "kube_node"];
+const ELSEWHERE: &[&str] = &["artifact", "helm_chart", "k3s_join", "kube_node", "kube_object", "kube_secret"];
 
 const NODES: [&str; 2] = ["trixie", "bookworm"];
-
-const INVENTORY: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "kim"
-
-[groups.all]
-roles = ["tested"]
-
-[nodes.trixie]
-host = "trixie.home.arpa"
-arch = "amd64"
-os = "debian-13"
-
-[nodes.bookworm]
-host = "bookworm.home.arpa"
-arch = "amd64"
-os = "debian-12"
-"#;
 
 /// The same resources in three states. What each phase names differs before it from what it says.
 const PHASES: [(&str, &str); 3] = [
@@ -147,6 +126,8 @@ const PRESENT: Looks = &[
     ("systemctl is-active tested-timer.timer; systemctl is-enabled tested-timer.timer", "active\nenabled"),
     // It is not run because it is made.
     ("ls /run/tested-timer 2>/dev/null; systemctl start tested-timer.service; cat /run/tested-timer", "42 %"),
+    // What systemd has read from a file of environment.
+    ("cat /run/tested-word", "it's 5 % of \"$HOME\" `id` C:\\new\\ # ; two  blanks"),
     ("cat /srv/tested/sum /srv/tested/id", "42\n0"),
 ];
 
@@ -320,7 +301,9 @@ fn every_type_is_tested() {
 #[test]
 fn every_resource_is_made_changed_and_removed() {
     let Some(mut lab) = support::lab("resources") else { return };
-    lab.up(INVENTORY, &NODES);
+    let nodes: &[(&str, &str, &[&str])] =
+        &[(NODES[0], "debian-13", &["tested"]), (NODES[1], "debian-12", &["tested"])];
+    lab.up(&support::inventory("kim", nodes), &NODES);
     for node in NODES {
         lab.sh(node, include_str!("resources/setup.sh"));
         lab.sh(node, &format!("cat >/srv/archive/InRelease <<'END'\n{RELEASE}END\n"));

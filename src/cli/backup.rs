@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::cluster::{self, confirm_by_name, problem, report, stamp};
+use super::cluster::{self, confirm_by_name, problem, report};
 use super::problem::Problem;
 use super::session::Login;
 use super::{Exit, Global, Ui};
@@ -29,7 +29,8 @@ impl Backup {
         let version = api.server_version().await.map_err(|error| problem(error.into()))?;
         let folder = self.to.unwrap_or_else(|| inventory.dir.join("backups"));
         let name = &inventory.cluster.name;
-        let saved = backup::save(&cluster.access, name, &version, &stamp(), &folder, &report(ui)).await;
+        let saved =
+            backup::save(&cluster.access, name, &version, &super::stamp(), &folder, &report(ui)).await;
         let saved = saved.map_err(problem)?;
         ui.line(&format!("{} ({})", saved.path.display(), crate::artifact::size(saved.size)));
         Ok(Exit::Done)
@@ -68,7 +69,7 @@ impl Restore {
             about.version
         );
         confirm_by_name(ui, &destroys, name, self.yes)?;
-        backup::restore(&cluster.access, &stamp(), &report(ui)).await.map_err(problem)?;
+        backup::restore(&cluster.access, &super::stamp(), &report(ui)).await.map_err(problem)?;
         Ok(Exit::Done)
     }
 }

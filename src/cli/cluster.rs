@@ -78,8 +78,3 @@ pub fn confirm(ui: &Ui, question: &str, yes: bool) -> anyhow::Result<bool> {
 fn nobody_to_ask() -> anyhow::Error {
     Problem::usage("there is no terminal to ask on", "to agree beforehand: --yes")
 }
-
-/// `20261125T230000Z`, for names of files.
-pub fn stamp() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
-}

@@ -163,8 +163,7 @@ fn as_failure(mistakes: &Diagnostics) -> Failure {
 
 /// Sorts by time and is unique on this machine.
 fn run_id() -> String {
-    let now = jiff::Timestamp::now();
-    format!("{}-{:x}", now.strftime("%Y%m%dT%H%M%SZ"), std::process::id())
+    format!("{}-{:x}", super::stamp(), std::process::id())
 }
 
 /// `user@machine`, for the record, the node's lock and its journal.

@@ -205,3 +205,8 @@ async fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Exit> {
         Command::Completions(command) => command.run(&mut Cli::command()),
     }
 }
+
+/// `20261125T230000Z`, for names of runs and files.
+fn stamp() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}

@@ -4,7 +4,7 @@ use super::converge::{Wanted, converge, exit};
 use super::project::Project;
 use super::selection::Selection;
 use super::session::Login;
-use super::{Exit, Global, Ui, cluster};
+use super::{Exit, Global, Ui};
 
 /// The role that says what a reboot is.
 const ROLE: &str = "reboot";
@@ -41,7 +41,7 @@ impl Reboot {
                 .for_each(|node| node.roles.push(ROLE.to_owned()));
         }
         let set = [
-            ("reboot_asked".to_owned(), cluster::stamp().into()),
+            ("reboot_asked".to_owned(), super::stamp().into()),
             ("reboot_if_required".to_owned(), self.if_required.into()),
         ];
         let wanted = Wanted {

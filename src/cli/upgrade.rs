@@ -1,6 +1,6 @@
 //! `datahub upgrade`: the cluster to the release that the inventory names: a backup, then servers, then agents.
 
-use super::cluster::{self, Cluster, problem, report, stamp};
+use super::cluster::{self, Cluster, problem, report};
 use super::converge::{Wanted, converge, exit};
 use super::problem::Problem;
 use super::session::Login;
@@ -63,7 +63,8 @@ impl Upgrade {
                 if !self.no_backup && !self.dry_run {
                     let folder = project.inventory.dir.join("backups");
                     let name = &project.inventory.cluster.name;
-                    let saved = backup::save(&access, name, &version, &stamp(), &folder, &report(ui)).await;
+                    let saved =
+                        backup::save(&access, name, &version, &super::stamp(), &folder, &report(ui)).await;
                     let saved = saved.map_err(problem)?;
                     ui.status("Backup", &saved.path.display().to_string());
                 }

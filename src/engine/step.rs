@@ -339,9 +339,7 @@ mod tests {
             confirm("base", &handler),
             take_back("base", &handler),
         ] {
-            let script = crate::shell::whole_or_nothing(&script);
-            let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
-            assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+            crate::shell::assert_parses(&crate::shell::whole_or_nothing(&script));
         }
     }
 }

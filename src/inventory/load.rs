@@ -22,7 +22,6 @@ const NODE: &[&str] = &[
 ];
 /// What no two nodes may have in common.
 const UNIQUE: &[&str] = &["host", "address", "hostname"];
-const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
 /// The group every node is in without saying so, when it is defined.
 const ALL: &str = "all";
 
@@ -191,8 +190,8 @@ fn node<'d>(
     let (hostname, span) = written.unwrap_or_else(|| (name.to_owned(), table.span.clone()));
     taken(reader, &span, "hostname", &hostname, earlier.values().find(|other| other.hostname == hostname));
     let arch = reader.required(table, "arch", "\"arm64\"");
-    if let Some((arch, span)) = arch.as_ref().filter(|(arch, _)| !ARCHES.contains(&arch.as_str())) {
-        reader.unknown(span.clone(), "arch", arch, ARCHES);
+    if let Some((arch, span)) = arch.as_ref().filter(|(arch, _)| !super::ARCHES.contains(&arch.as_str())) {
+        reader.unknown(span.clone(), "arch", arch, super::ARCHES);
     }
     let os = reader.required(table, "os", "\"debian-13\"");
     if let Some((os, span)) = os.as_ref().filter(|(os, _)| !is_release(os)) {

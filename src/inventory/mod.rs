@@ -21,6 +21,9 @@ pub use document::{Span, Spans};
 pub use k3s::{K3s, Transfer};
 pub use load::load;
 
+/// What a node's `arch` may be, by Debian's names.
+pub const ARCHES: &[&str] = &["amd64", "arm64", "armhf"];
+
 /// Variables: TOML values by name, in the order written.
 pub type Vars = IndexMap<String, toml::Value>;
 

@@ -255,8 +255,7 @@ mod tests {
         let group = Group::in_hierarchies("/sys/fs/cgroup".into(), None).child("node-alpha");
         let script =
             start_script(&group, Path::new("/lab/nodes/alpha"), Path::new("/cache/x"), Subnet(7), &record);
-        let parsed = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
-        assert!(parsed.status.success(), "{}\n{script}", String::from_utf8_lossy(&parsed.stderr));
+        crate::shell::assert_parses(&script);
         for needed in [
             "--machine=dhlab7-10 --hostname=host-alpha --network-bridge=br0 ",
             "lowerdir=/cache/x,upperdir=/lab/nodes/alpha/disk/upper,workdir=/lab/nodes/alpha/disk/work",

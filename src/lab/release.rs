@@ -19,7 +19,7 @@ use crate::artifact::lock::Files;
 use crate::artifact::pins;
 use crate::artifact::release::{Location, Source, names};
 use crate::checksum::Hasher;
-use crate::inventory::{Inventory, K3s, Transfer};
+use crate::inventory::{ARCHES, Inventory, K3s, Transfer};
 
 /// Names an executable that is taken for the release's.
 pub const GIVEN: &str = "DATAHUB_LAB_K3S";
@@ -121,7 +121,7 @@ fn make(release: &Path, program: impl FnOnce(&Path) -> Result<(), Error>) -> Res
     let file = fs::File::open(&path).map_err(Error::io("read", &path))?;
     hasher.add_all(file).map_err(Error::io("read", &path))?;
     let sum = hasher.finish();
-    for names in ["amd64", "arm64", "armhf"].into_iter().filter_map(names) {
+    for names in ARCHES.iter().filter_map(|arch| names(arch)) {
         let other = release.join(names.binary);
         if other != path {
             let _ = fs::remove_file(&other);
@@ -139,7 +139,7 @@ fn listed(releases: &Path) -> Result<Vec<(String, Files)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(releases).map_err(Error::io("read", releases))?.flatten() {
         let Ok(version) = entry.file_name().into_string() else { continue };
-        let files = pins::of_release(&client, &source, &version, ["amd64", "arm64", "armhf"], releases);
+        let files = pins::of_release(&client, &source, &version, ARCHES.iter().copied(), releases);
         // One that was cut off while it was made is made anew when it is wanted.
         found.extend(files.ok().map(|files| (version, files)));
     }

@@ -128,7 +128,7 @@ impl Error {
                 "set `AllowTcpForwarding local` in the node's sshd_config, allow the port in PermitOpen if that is set, and reload ssh"
                     .into()
             }
-            Self::Timeout(_) => "see what hangs there: datahub exec --node NAME -- ps axf".into(),
+            Self::Timeout(_) => "see what hangs there: datahub exec --node NAME -- systemd-cgls".into(),
             Self::TooMuch { .. } => {
                 "a login script may print without end: look at the shell's start-up files".into()
             }

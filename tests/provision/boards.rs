@@ -3,37 +3,6 @@
 use crate::run::{json, plain};
 use crate::support::{self, Fixture};
 
-const INVENTORY: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "kim"
-
-[groups.all]
-roles = ["sbc"]
-
-[nodes.armbian]
-host = "armbian.home.arpa"
-arch = "arm64"
-os = "debian-13"
-
-[nodes.orangepi]
-host = "orangepi.home.arpa"
-arch = "arm64"
-os = "debian-13"
-
-[nodes.raspberry]
-host = "raspberry.home.arpa"
-arch = "arm64"
-os = "debian-13"
-
-[nodes.dietpi]
-host = "dietpi.home.arpa"
-arch = "arm64"
-os = "debian-13"
-"#;
-
 /// Node, boot file, what the image's maker wrote, what it must become.
 const BOARDS: &[(&str, &str, &str, &str)] = &[
     (
@@ -75,7 +44,8 @@ fn offers(lab: &Fixture, node: &str, controllers: &str) {
 fn boards() {
     let Some(mut lab) = support::lab("boards") else { return };
     let nodes: Vec<&str> = BOARDS.iter().map(|(node, ..)| *node).collect();
-    lab.up(INVENTORY, &nodes);
+    let inventory: Vec<_> = nodes.iter().map(|node| (*node, "debian-13", &["sbc"][..])).collect();
+    lab.up(&support::inventory("kim", &inventory).replace("amd64", "arm64"), &nodes);
     // Two whose kernel hides the memory controller, two that were booted with it, by another file.
     let lacking = ["armbian", "raspberry"];
     for (node, path, before, _) in BOARDS {
@@ -114,29 +84,13 @@ fn boards() {
 }
 
 /// The role `base` with nothing to install.
-const BASE: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "kim"
-
-[cluster.vars]
-packages = ["openssh-client"]
-time_sync = false
-unattended_upgrades = false
-
-[nodes.n]
-host = "n.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["base"]
-"#;
+const VARS: &str =
+    "\n[cluster.vars]\npackages = [\"openssh-client\"]\ntime_sync = false\nunattended_upgrades = false\n";
 
 #[test]
 fn an_upgrade_that_asks_for_a_reboot_gets_one() {
     let Some(mut lab) = support::lab("reboot required") else { return };
-    lab.up(BASE, &["n"]);
+    lab.up(&(support::inventory("kim", &[("n", "debian-13", &["base"])]) + VARS), &["n"]);
     json(&lab, &["provision", "--all"]).ends_with(0);
     json(&lab, &["provision", "--all"]).ends_with(0).finished("n", 0, 0);
     let boot = lab.sh("n", BOOT_ID);

@@ -9,32 +9,6 @@ use std::time::Duration;
 use crate::run::{Run, json, plain, read};
 use crate::support::{self, Fixture};
 
-const INVENTORY: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "kim"
-
-[nodes.a]
-host = "a.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["server"]
-
-[nodes.b]
-host = "b.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["early", "agent"]
-
-[nodes.c]
-host = "c.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["early"]
-"#;
-
 const SERVER: &str = r#"
 description = "What others wait for"
 
@@ -79,7 +53,12 @@ fn fleet(test: &str) -> Option<Fixture> {
     lab.write("roles/server/role.toml", SERVER);
     lab.write("roles/early/role.toml", EARLY);
     lab.write("roles/agent/role.toml", AGENT);
-    lab.up(INVENTORY, &["a", "b", "c"]);
+    let nodes: &[(&str, &str, &[&str])] = &[
+        ("a", "debian-13", &["server"]),
+        ("b", "debian-13", &["early", "agent"]),
+        ("c", "debian-13", &["early"]),
+    ];
+    lab.up(&support::inventory("kim", nodes), &["a", "b", "c"]);
     Some(lab)
 }
 
@@ -152,20 +131,6 @@ fn roles_wait_for_other_nodes_and_failures_stay_where_they_are() {
     lab.sh("b", "test ! -e /etc/agent");
 }
 
-const SLOW: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "kim"
-
-[nodes.n]
-host = "n.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["slow"]
-"#;
-
 const SLOW_ROLE: &str = r#"
 description = "Takes its time"
 
@@ -188,7 +153,7 @@ command = "echo run >>/root/handled"
 fn slow(test: &str) -> Option<Fixture> {
     let mut lab = support::lab(test)?;
     lab.write("roles/slow/role.toml", SLOW_ROLE);
-    lab.up(SLOW, &["n"]);
+    lab.up(&support::inventory("kim", &[("n", "debian-13", &["slow"])]), &["n"]);
     Some(lab)
 }
 

@@ -7,20 +7,6 @@ use std::time::{Duration, Instant};
 use crate::run::{json, plain};
 use crate::support::{self, Fixture};
 
-const INVENTORY: &str = r#"
-[cluster]
-name = "test"
-
-[ssh]
-user = "datahub"
-
-[nodes.n]
-host = "n.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["door"]
-"#;
-
 const ROLE: &str = r#"
 description = "Refuses the very user that it logs in as"
 
@@ -60,7 +46,7 @@ fn is_as_before(lab: &Fixture) {
 fn ssh_lock_out_is_taken_back() {
     let Some(mut lab) = support::lab("ssh lock out") else { return };
     lab.write("roles/door/role.toml", ROLE);
-    lab.up(INVENTORY, &["n"]);
+    lab.up(&support::inventory("datahub", &[("n", "debian-13", &["door"])]), &["n"]);
     assert!(login_works(&lab));
     let boot = lab.sh("n", "cat /proc/sys/kernel/random/boot_id");
 

@@ -52,6 +52,17 @@ fn remove_abandoned() {
     }
 }
 
+/// An inventory of machines that differ in little: each with its name, release and roles.
+pub fn inventory(user: &str, nodes: &[(&str, &str, &[&str])]) -> String {
+    let mut text = format!("[cluster]\nname = \"test\"\n\n[ssh]\nuser = \"{user}\"\n");
+    for (node, os, roles) in nodes {
+        text.push_str(&format!(
+            "\n[nodes.{node}]\nhost = \"{node}.home.arpa\"\narch = \"amd64\"\nos = \"{os}\"\nroles = {roles:?}\n"
+        ));
+    }
+    text
+}
+
 impl Drop for Fixture {
     fn drop(&mut self) {
         if let Err(error) = Lab::down(&self.name, &|_| ()) {
