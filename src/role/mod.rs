@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Place, Source};
 use crate::inventory::Spans;
 use crate::inventory::vars::Declarations;
+use crate::resource::systemd::FailsOn;
 use crate::resource::{BuildError, Resource};
 
 mod check;
@@ -169,6 +170,8 @@ pub struct Handler {
     /// POSIX sh that takes back what notified it. With it the handler counts as run only after a new login has
     /// worked; where none works within a minute the node itself runs this and then the action once more.
     pub undo: Option<String>,
+    /// What the log of the unit that it restarts says when that will never get up, each with what to do about it.
+    pub fails_on: FailsOn,
     /// The node of a cluster that is out of service while it runs.
     pub cluster: Option<ClusterNode>,
     pub place: Place,

@@ -192,8 +192,12 @@ impl Planner<'_> {
                 ActionKind::Reboot => Some(Action::Reboot),
             };
             if let Some(action) = action {
-                let handler =
-                    Handler { name: name.clone(), action, undo, cluster, place: spec.place.clone() };
+                let fails_on = match &action {
+                    Action::Restart(unit) => resources.iter().find_map(|r| r.resource.fails_on(unit)),
+                    _ => None,
+                };
+                let (fails_on, place) = (fails_on.cloned().unwrap_or_default(), spec.place.clone());
+                let handler = Handler { name: name.clone(), action, undo, fails_on, cluster, place };
                 handlers.insert(name.clone(), handler);
             }
         }
