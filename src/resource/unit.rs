@@ -46,7 +46,7 @@ pub struct Unit {
     /// start says so twice (a service that is refused tries again) it is not waited for any longer, and the run fails
     /// with that advice. So it is in handlers of the role that restart the unit.
     #[serde(default)]
-    pub fails_on: FailsOn,
+    pub fails_on: BTreeMap<String, String>,
     /// Where there is no such unit, nothing is done, and that is right. Default: false.
     #[serde(default)]
     pub missing_ok: bool,
