@@ -12,6 +12,8 @@ mod faults;
 mod life;
 #[path = "provision/run.rs"]
 mod run;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/shipped.rs"]
 mod shipped;
 #[path = "components/table.rs"]

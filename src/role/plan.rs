@@ -7,8 +7,8 @@ use minijinja::Value;
 
 use super::load::at_text;
 use super::{
-    AGENT, Action, ActionKind, ClusterNode, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan, Roles,
-    SERVER, Text,
+    AGENT, Action, ActionKind, After, ClusterNode, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan,
+    Roles, SERVER, Text,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, suggest};
 use crate::inventory::{Inventory, Node, Vars, vars};
@@ -201,7 +201,13 @@ impl Planner<'_> {
                 handlers.insert(name.clone(), handler);
             }
         }
-        let after = role.after.iter().map(|(name, _)| name.clone()).collect();
+        let mut after: Vec<After> =
+            role.after.iter().map(|(role, _)| After { role: role.clone(), node: None }).collect();
+        if role.one_first {
+            let has = |node: &&Node| node.roles.contains(&role.name);
+            let node = self.inventory.nodes.values().find(has).map(|node| node.name.clone());
+            after.push(After { role: role.name.clone(), node });
+        }
         RolePlan { name: role.name.clone(), after, resources, handlers }
     }
 

@@ -137,7 +137,7 @@ fn a_plan_is_rendered_and_in_order() {
     let planned = plan_of(&roles, "b", None).unwrap_or_else(|e| panic!("{}", plain(&e)));
     let names: Vec<_> = planned.roles.iter().map(|role| role.name.as_str()).collect();
     assert_eq!(names, ["base", "late"], "`after` also holds within a node");
-    assert_eq!(planned.roles[1].after, ["base"]);
+    assert_eq!(planned.roles[1].after, [After { role: "base".into(), node: None }]);
     let seen: Vec<_> = planned.roles[0].resources.iter().map(|r| format!("{:?}", r.resource)).collect();
     let note = |path: &str, content: &str, names: &str, mode: &str, secret: bool| {
         format!(
