@@ -12,31 +12,45 @@ mod faults;
 mod life;
 #[path = "provision/run.rs"]
 mod run;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/shipped.rs"]
 mod shipped;
 #[path = "components/table.rs"]
 mod table;
 #[path = "cluster/upgrade.rs"]
 mod upgrade;
+#[path = "support/web.rs"]
+mod web;
 
 use std::path::PathBuf;
 
+use datahub::lab::k3s;
 use run::Run;
 use support::Fixture;
 
+/// Names an executable that is taken for K3s's in the lab.
+const GIVEN: &str = "DATAHUB_LAB_K3S";
 const OLD: &str = "v1.35.4+k3s1";
 const NEW: &str = "v1.36.3+k3s1";
 
 /// A cluster of one server and two agents, and the lab it lives in.
 struct Cluster {
     lab: Fixture,
+    /// Where its releases are; `None`: nowhere, so that the lab has to help itself.
+    source: Option<String>,
 }
 
 impl Cluster {
     /// Machines without a cluster yet.
     fn new(test: &str, version: &str) -> Option<Self> {
+        Self::with_source(test, version, None)
+    }
+
+    /// The same, its releases at an address: for the lab that is the real release.
+    fn with_source(test: &str, version: &str, source: Option<String>) -> Option<Self> {
         let lab = support::lab(test)?;
-        let mut cluster = Self { lab };
+        let mut cluster = Self { lab, source };
         cluster.describe(version, "");
         cluster.lab.command(&["lab", "up", "--name", &cluster.lab.name]).status().expect("the binary runs");
         cluster.lab.adopt();
@@ -45,6 +59,7 @@ impl Cluster {
 
     /// Writes the inventory. `more` goes to the agents' group.
     fn describe(&self, version: &str, more: &str) {
+        let source = self.source.iter().map(|source| format!("source = {source:?}")).collect::<String>();
         let text = format!(
             r#"
 [cluster]
@@ -53,6 +68,7 @@ name = "rehearsal"
 user = "ops"
 [k3s]
 version = "{version}"
+{source}
 [groups.servers]
 roles = ["k3s-server"]
 [groups.agents]
@@ -88,7 +104,11 @@ groups = ["agents"]
     /// Runs datahub in the lab.
     fn command(&self, args: &[&str]) -> std::process::Command {
         let args = self.args(args);
-        self.lab.command(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        let mut command = self.lab.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        if self.source.is_some() {
+            command.env_remove(GIVEN);
+        }
+        command
     }
 
     /// A run of the engine, read from its events.
@@ -161,4 +181,22 @@ groups = ["agents"]
     fn file(&self, name: &str) -> PathBuf {
         self.lab.dir().join(name)
     }
+}
+
+/// The K3s of a release: the given one, or the simulation.
+fn program(version: &str) -> Vec<u8> {
+    if let Some(given) = std::env::var_os(GIVEN) {
+        return std::fs::read(given).expect("DATAHUB_LAB_K3S names a file");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (small, made) = (folder.path().join("small"), folder.path().join("made"));
+    // It goes to every node: without its symbols it is a quarter as large.
+    let stripped =
+        std::process::Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_datahub")).status();
+    let binary = match stripped {
+        Ok(status) if status.success() => small.as_path(),
+        _ => std::path::Path::new(env!("CARGO_BIN_EXE_datahub")),
+    };
+    k3s::artifact(version, Some(binary), &made).expect("made");
+    std::fs::read(made).expect("read")
 }

@@ -141,6 +141,9 @@ fn roles() {
             let after: Vec<String> = role.after.iter().map(|(name, _)| format!("`{name}`")).collect();
             let _ = write!(page, "Starts after {}.\n\n", after.join(", "));
         }
+        if role.one_first {
+            page.push_str("Done on the first node that has it before the others begin.\n\n");
+        }
         if !role.include.is_empty() {
             let included: Vec<String> = role.include.iter().map(|(name, _)| format!("`{name}`")).collect();
             let _ = write!(page, "Includes {}, and has its variables too.\n\n", included.join(", "));

@@ -18,19 +18,24 @@ pub async fn prune_helm(access: &Access, keep: usize, report: Report<'_>) -> Res
     Ok(pruned.len())
 }
 
-/// Rewrites the SQLite datastore without its holes, on every server that has one. K3s is stopped meanwhile and always
-/// started again, whatever happens: systemd sees to it, not this connection.
+/// Rewrites the SQLite datastore without its holes; that of several servers is an etcd, which needs no such thing. K3s
+/// is stopped meanwhile and always started again, whatever happens: systemd sees to it, not this connection.
 pub async fn vacuum(access: &Access, report: Report<'_>) -> Result<(), Error> {
-    for server in access.members.servers() {
-        report(&server.node, "shrinking the datastore; K3s is stopped meanwhile, pods go on");
-        let said = access.sh(&server.node, "shrink the datastore", &vacuum_shell(server), LIMIT).await?;
-        report(&server.node, said.trim());
-        let api = access.api().await?;
-        api.wait_readyz(READY, &|missing| report(&server.node, missing)).await?;
-        api.wait_ready(&server.name, &Ready::default(), READY, &|why| report(&server.node, why)).await?;
+    let server = access.members.first()?;
+    if access.members.servers().count() > 1 {
+        report(&server.node, ETCD);
+        return Ok(());
     }
+    report(&server.node, "shrinking the datastore; K3s is stopped meanwhile, pods go on");
+    let said = access.sh(&server.node, "shrink the datastore", &vacuum_shell(server), LIMIT).await?;
+    report(&server.node, said.trim());
+    let api = access.api().await?;
+    api.wait_readyz(READY, &|missing| report(&server.node, missing)).await?;
+    api.wait_ready(&server.name, &Ready::default(), READY, &|why| report(&server.node, why)).await?;
     Ok(())
 }
+
+const ETCD: &str = "the datastore is an embedded etcd: it shrinks by itself";
 
 /// Removes images that no container uses, node by node: it is work for the disk.
 pub async fn prune_images(access: &Access, report: Report<'_>) -> Result<(), Error> {
@@ -61,7 +66,7 @@ echo "the datastore went from $((before / 1024)) KiB to $(($(stat -c %s "$db") /
         db = quote(&format!("{}/server/db/state.db", server.data_dir))
     );
     format!(
-        r#"[ ! -d {etcd} ] || {{ echo 'embedded etcd: it shrinks by itself'; exit 0; }}
+        r#"[ ! -d {etcd} ] || {{ echo '{ETCD}'; exit 0; }}
 [ -e {db} ] || {{ echo 'there is no SQLite datastore here' >&2; exit 1; }}
 command -v sqlite3 >/dev/null || {{ echo 'sqlite3 is not installed; provision this node' >&2; exit 1; }}
 umask 077; mkdir -p -m 0700 /run/datahub

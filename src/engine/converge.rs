@@ -319,10 +319,9 @@ impl<'a> Run<'a> {
         let broken = |error| self.broken(Some((role, Some(planned))), &output, &error);
         let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
         if status != 0 {
-            let mut failure =
+            let failure =
                 self.failure(role, Some(planned), format!("the change failed with status {status}"));
-            failure.output = self.last_lines(&text);
-            return Err(failure.into());
+            return Err(failure.printed(self.last_lines(&text)).into());
         }
         let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
         self.seen.extend(answers);

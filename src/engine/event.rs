@@ -165,6 +165,16 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+
+    /// What the node printed last. A last line `hint: …` is what the step itself advises.
+    pub fn printed(mut self, mut lines: Vec<String>) -> Self {
+        if let Some(hint) = lines.last().and_then(|line| line.strip_prefix("hint: ")) {
+            self.hint = Some(hint.to_owned());
+            lines.pop();
+        }
+        self.output = lines;
+        self
+    }
 }
 
 /// Takes events; cheap to clone, usable from every task.

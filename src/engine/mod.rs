@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::artifact::store::Store;
 use crate::probe::{Facts, Question};
-use crate::role::NodePlan;
+use crate::role::{After, NodePlan};
 use crate::transport::{self, Transport};
 pub(crate) use converge::questions;
 use converge::{Run, Stop};
@@ -48,8 +48,8 @@ pub struct Target {
     /// What the plan asks if the machine is what the inventory claims. It is asked together with the facts, so that
     /// a node on which nothing is to be done costs one round trip.
     pub expected: Vec<Question>,
-    /// Its roles in order, each with the roles it waits for on other nodes.
-    pub roles: Vec<(String, Vec<String>)>,
+    /// Its roles in order, each with what it waits for on other nodes.
+    pub roles: Vec<(String, Vec<After>)>,
 }
 
 /// How far an interrupt goes.
@@ -146,23 +146,26 @@ impl Stages {
         }
     }
 
-    /// The first other node on which `role` is not done yet; waits for nothing.
-    fn open_elsewhere(&self, node: &str, role: &str) -> Option<String> {
-        let mut nodes: Vec<&String> = self
-            .0
-            .iter()
-            .filter(|((n, r), stage)| n != node && r == role && *stage.borrow() == Stage::Open)
-            .map(|((n, _), _)| n)
-            .collect();
-        nodes.sort();
-        nodes.first().map(|n| (*n).clone())
+    /// What `node` waits for, by node.
+    fn awaited<'a>(
+        &'a self,
+        node: &'a str,
+        after: &'a After,
+    ) -> impl Iterator<Item = (&'a String, &'a watch::Sender<Stage>)> {
+        let stages = self.0.iter().filter(move |((other, role), _)| after.concerns(node, other, role));
+        stages.map(|((other, _), stage)| (other, stage))
     }
 
-    /// Waits until `role` is done on every other node; an error names the node where it failed.
-    async fn wait(&self, node: &str, role: &str) -> Result<(), String> {
-        let mut keys: Vec<_> = self.0.iter().filter(|((n, r), _)| n != node && r == role).collect();
-        keys.sort_by(|a, b| a.0.cmp(b.0));
-        for ((other, _), sender) in keys {
+    /// Whether there is anything to wait for still; waits for nothing.
+    fn is_open(&self, node: &str, after: &After) -> bool {
+        self.awaited(node, after).any(|(_, stage)| *stage.borrow() == Stage::Open)
+    }
+
+    /// Waits until all of it is done; an error names the node where it failed.
+    async fn wait(&self, node: &str, after: &After) -> Result<(), String> {
+        let mut awaited: Vec<_> = self.awaited(node, after).collect();
+        awaited.sort_by_key(|(other, _)| *other);
+        for (other, sender) in awaited {
             let mut receiver = sender.subscribe();
             let stage = receiver.wait_for(|s| *s != Stage::Open).await.map_or(Stage::Failed, |s| *s);
             if stage == Stage::Failed {
@@ -179,15 +182,11 @@ pub fn circle(targets: &[Target]) -> Option<Vec<String>> {
     for (n, target) in targets.iter().enumerate() {
         for (r, (_, after)) in target.roles.iter().enumerate() {
             let mut needs: Vec<(usize, usize)> = if r > 0 { vec![(n, r - 1)] } else { Vec::new() };
-            for (m, other) in targets.iter().enumerate().filter(|(m, _)| *m != n) {
-                needs.extend(
-                    other
-                        .roles
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, (name, _))| after.contains(name))
-                        .map(|(i, _)| (m, i)),
-                );
+            for (m, other) in targets.iter().enumerate() {
+                let is_needed =
+                    |role: &str| after.iter().any(|after| after.concerns(&target.node, &other.node, role));
+                let needed = other.roles.iter().enumerate().filter(|(_, (role, _))| is_needed(role));
+                needs.extend(needed.map(|(i, _)| (m, i)));
             }
             open.insert((n, r), needs);
         }
@@ -315,17 +314,17 @@ async fn converge_node<'a>(
     let run = run.insert(Run::open(target, context).await?);
     for (role, after) in &target.roles {
         for needed in after {
-            if stages.open_elsewhere(&target.node, needed).is_some() {
+            if stages.is_open(&target.node, needed) {
                 context.events.emit(Event::Waiting {
                     node: target.node.clone(),
                     role: role.clone(),
-                    on: needed.clone(),
+                    on: needed.role.clone(),
                 });
                 // Somebody else may need the place to finish what this one waits for.
                 drop(permit.take());
             }
             if let Err(failed) = stages.wait(&target.node, needed).await {
-                let reason = format!("role {needed} failed on {failed}");
+                let reason = format!("role {} failed on {failed}", needed.role);
                 context.events.emit(Event::NodeSkipped {
                     node: target.node.clone(),
                     role: role.clone(),

@@ -2,6 +2,7 @@
 //! steps that outlive the connection.
 
 use crate::probe::sh::PENDING_DIR;
+use crate::resource::systemd;
 use crate::role::{Action, Handler};
 use crate::secret::Secret;
 use crate::shell::{emit, quote};
@@ -164,7 +165,7 @@ pub fn handler(role: &str, handler: &Handler) -> String {
             "[ -e {mark} ] || exit 0\nread -r noted since <{mark}; read -r now </proc/sys/kernel/random/boot_id\nif [ \"$noted\" != \"$now\" ]; then rm -f {mark}; exit 0; fi\nsetsid sh -c 'sleep 0.5; systemctl reboot || reboot' >/dev/null 2>&1 </dev/null &\necho rebooting"
         );
     }
-    let action = action(&handler.action);
+    let action = action(handler);
     let shell = match &handler.undo {
         None if is_restart(&handler.action) => {
             let due = is_due(role, handler);
@@ -244,8 +245,11 @@ pub fn take_back(role: &str, handler: &Handler) -> String {
     )
 }
 
-fn action(action: &Action) -> String {
-    match action {
+fn action(handler: &Handler) -> String {
+    match &handler.action {
+        Action::Restart(unit) if !handler.fails_on.is_empty() => {
+            systemd::restart(unit, &handler.fails_on).trim_end().to_owned()
+        }
         Action::Restart(unit) => format!("systemctl daemon-reload && systemctl restart -- {}", quote(unit)),
         Action::Reload(unit) => format!("systemctl reload-or-restart -- {}", quote(unit)),
         Action::DaemonReload => "systemctl daemon-reload".into(),
@@ -276,6 +280,7 @@ pub fn describe(action: &Action) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::systemd::FailsOn;
 
     #[test]
     fn a_short_step_holds_the_lock_and_nothing_it_starts_does() {
@@ -318,10 +323,12 @@ mod tests {
             name: "h".into(),
             action: Action::Restart("ssh.service".into()),
             undo: None,
+            fails_on: FailsOn::new(),
             cluster: None,
             place: crate::diagnostic::Place::new(&crate::diagnostic::Source::new("x", ""), 0..0),
         };
         let notify = ["h".to_owned()];
+        let refused = FailsOn::from([("it's refused".to_owned(), "say 'please'".to_owned())]);
         for script in [
             lock("me", "run-1"),
             lock_again("me", "run-1"),
@@ -333,6 +340,7 @@ mod tests {
             last_line("run-1-1"),
             super::handler("base", &handler),
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
+            super::handler("base", &Handler { fails_on: refused, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
             is_due("base", &handler),
             with_fetched(Some(&Secret::new("s3'cret")), "echo \"$fetched\""),

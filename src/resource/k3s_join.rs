@@ -22,6 +22,9 @@ pub struct K3sJoin {
     /// Whom the credentials are for: `node` (default) for an agent, `server` for a further server.
     #[serde(default = "agent")]
     pub user: String,
+    /// The credentials alone: for what a further server expects of others, and joins nothing with. Default: false.
+    #[serde(default)]
+    pub bare: bool,
     /// K3s's data directory, the same on both. Default: `/var/lib/rancher/k3s`.
     #[serde(default = "data_dir")]
     pub data_dir: String,
@@ -45,10 +48,16 @@ impl K3sJoin {
              [ -f \"$ca\" ] || {{ echo \"$ca does not exist: is this a K3s server, and has it started?\" >&2; exit 1; }}\n\
              [ -s \"$file\" ] || {{ echo \"$file does not exist or is empty\" >&2; exit 1; }}\n\
              IFS= read -r token <\"$file\"; token=${{token##*::}}; token=${{token#*:}}\n\
-             printf 'K10%s::%s:%s' \"$(sha256sum <\"$ca\" | cut -c1-64)\" {user} \"$token\"",
+             {print}",
             ca = quote(&format!("{}/server/tls/server-ca.crt", self.data_dir)),
             file = quote(&self.token),
-            user = quote(&self.user),
+            print = match self.bare {
+                true => "printf %s \"$token\"".to_owned(),
+                false => format!(
+                    "printf 'K10%s::%s:%s' \"$(sha256sum <\"$ca\" | cut -c1-64)\" {} \"$token\"",
+                    quote(&self.user)
+                ),
+            },
         );
         Fetch { node: self.server.clone(), script, what: "the join token" }
     }
@@ -88,14 +97,17 @@ impl Resource for K3sJoin {
             fetch: Some(Box::new(self.fetch())),
             ..Change::new(vec![secret], self.write()).timeout(Duration::from_secs(60))
         };
-        Ok(match seen.join_token(&self.path, &self.data_dir)? {
-            JoinToken::Absent | JoinToken::Insecure => Verdict::Differs(write()),
-            JoinToken::Foreign => Verdict::Refused(format!(
+        Ok(match (seen.join_token(&self.path, &self.data_dir)?, self.bare) {
+            (JoinToken::Absent, _) | (JoinToken::Insecure, false) => Verdict::Differs(write()),
+            (JoinToken::Foreign | JoinToken::Unproven | JoinToken::Matches, true) => {
+                Verdict::Differs(write())
+            }
+            (JoinToken::Foreign, false) => Verdict::Refused(format!(
                 "{} is for another cluster than the one this node belongs to; to move the node, first remove its \
                  K3s data in {}",
                 self.path, self.data_dir
             )),
-            JoinToken::Unproven | JoinToken::Matches => {
+            (JoinToken::Unproven | JoinToken::Matches, false) | (JoinToken::Insecure, true) => {
                 let Some(stat) = seen.stat(&self.path)? else { return Ok(Verdict::Differs(write())) };
                 match attribute_differences(stat, MODE, "root", "root") {
                     differences if differences.is_empty() => Verdict::Converged,
@@ -146,6 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_expects_is_bare() {
+        let join = build("k3s_join", &format!("{FIELDS}\nbare = true"));
+        let [file, token] = <[Question; 2]>::try_from(join.questions()).expect("two");
+        for (state, wanted) in [
+            (JoinToken::Absent, false),
+            (JoinToken::Insecure, true),
+            (JoinToken::Matches, false),
+            (JoinToken::Foreign, false),
+        ] {
+            let seen = Answers::new(Facts::default())
+                .with(file.clone(), Answer::Stat(Some(stat(FileType::File, 0o600))))
+                .with(token.clone(), Answer::JoinToken(state));
+            assert_eq!(join.diff(&seen).unwrap() == Verdict::Converged, wanted, "{state:?}");
+        }
+    }
+
+    #[test]
     fn the_server_prints_the_secure_form_whatever_its_file_holds() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -160,6 +189,8 @@ mod tests {
             let check =
                 format!("out=$(\n{}\n)\n[ \"$out\" = 'K10{hash}::node:{credentials}' ]", join.fetch().script);
             run(&check).unwrap();
+            let bare: K3sJoin = toml::from_str(&format!("{fields}\nbare = true")).unwrap();
+            run(&format!("out=$(\n{}\n)\n[ \"$out\" = {credentials} ]", bare.fetch().script)).unwrap();
         }
         std::fs::remove_file(at("token")).unwrap();
         assert!(run(&join.fetch().script).unwrap_err().contains("does not exist or is empty"));

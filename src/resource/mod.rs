@@ -231,6 +231,11 @@ pub trait Resource: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// What the log of a unit says when that will never get up, if this is what starts the unit.
+    fn fails_on(&self, _unit: &str) -> Option<&systemd::FailsOn> {
+        None
+    }
+
     /// What is wrong with its fields taken together (`content` and `template` both given), found offline.
     fn check(&self) -> Result<(), String> {
         Ok(())

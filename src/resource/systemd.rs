@@ -1,5 +1,7 @@
 //! What `unit` and `timer` share: names of units, their files' syntax, and the shell around `systemctl`.
 
+use std::collections::BTreeMap;
+
 use crate::shell::quote;
 
 /// Where the units and drop-ins of the machine's owner lie. They stand before those of packages.
@@ -103,13 +105,19 @@ pub fn is_oneshot(content: &str) -> bool {
     has_line(content, "Type=oneshot") && !remains.iter().any(|line| has_line(content, line))
 }
 
+/// What a unit's log says when it will never get up, each text with what to do about it.
+pub type FailsOn = BTreeMap<String, String>;
+
 /// Functions over `$unit`. `fail REASON` ends the script; `explain REASON` too, after the unit's last words.
 /// The journal's usual form is kept: it makes unprintable what a service printed to confuse a terminal.
 const FUNCTIONS: &str = r#"fail() { printf '%s\n' "$unit: $1" >&2; exit 1; }
 property() { systemctl show -P "$1" -- "$unit"; }
+journal() { journalctl --no-pager --quiet "$@"; }
 explain() {
-    journalctl --no-pager --quiet --no-hostname -n 10 -u "$unit" >&2
-    fail "$1"
+    ! heard once || despair "$1"
+    journal --no-hostname -n 10 -u "$unit" >&2
+    printf '%s\n' "$unit: $1" "hint: more of its log: datahub exec --node NAME -- journalctl -n 100 -u $unit" >&2
+    exit 1
 }
 reload() {
     systemctl daemon-reload || fail 'systemd did not reload its configuration'
@@ -130,7 +138,7 @@ const START: &str = r#"start() {
     case $conditions in *'Conditions failed.'*)
         UNMET
     esac
-    systemctl "$1" -- "$unit" || explain "cannot be started (systemctl $1)"
+    launch "$1"
     case $(property Type) in simple | exec | idle) sleep 1 ;; esac
     case $(property ActiveState)/$(property SubState) in
     failed/* | */auto-restart*) explain 'failed right after its start' ;;
@@ -142,21 +150,84 @@ const START: &str = r#"start() {
 }
 "#;
 
-/// What becomes of unmet start conditions on a machine that is whole, and in a container.
-const UNMET_FAILS: &str = r#"printf '%s\n' "$conditions" | grep ' failed' >&2
-        fail 'its start conditions are not met' ;;"#;
-const UNMET_NOTED: &str = "trace unmet\n        return ;;";
+/// systemd knows best when a start is over.
+const LAUNCH: &str = r#"heard() { return 1; }
+launch() { systemctl "$1" -- "$unit" || explain "cannot be started (systemctl $1)"; }
+"#;
+
+/// A service that is refused may go on trying until systemd's patience is at its end. Its log says so at once, and is
+/// read meanwhile: `heard once` or `heard twice` whether this start's has one of the texts, so many times. What goes on
+/// trying goes on: the cause may vanish by itself.
+const WATCHED_LAUNCH: &str = r#"watching=
+heard() {
+    [ -n "$watching" ] && now=$(property InvocationID) && [ -n "$now" ] && [ "$now" != "$before" ] || return 1
+    said=$(journal -o cat -n 500 "_SYSTEMD_INVOCATION_ID=$now")
+    case $1$said in
+    TEXTS
+    *) return 1 ;;
+    esac
+}
+despair() {
+    journal --no-hostname -n 500 -u "$unit" | grep -F -- "$text" | tail -n 1 >&2
+    printf '%s\n' "$unit: $1" "hint: $advice" >&2
+    exit 1
+}
+launch() {
+    watching=yes before=$(property InvocationID)
+    # A start that goes on knows nothing of what has changed since it was begun.
+    case $1/$(property ActiveState) in start/activating) set -- restart ;; esac
+    systemctl --no-block "$1" -- "$unit" || explain "cannot be started (systemctl $1)"
+    looks=0 last=
+    while case $(property Job) in '' | 0) false ;; esac; do
+        sleep 0.5
+        ! heard twice || despair 'does not get up'
+        # Every five seconds, for whoever waits.
+        looks=$((looks + 1))
+        [ $((looks % 10)) = 0 ] || continue
+        line=$(journal -o cat -n 1 -u "$unit")
+        [ "$line" = "$last" ] || printf '%s\n' "$line"
+        last=$line
+    done
+}
+"#;
 
 /// Commands about one unit, after the functions they use. It ends the script on failure; more may follow.
 pub fn script(unit: &str, container: bool, commands: &str) -> String {
+    watched(unit, container, &FailsOn::new(), commands)
+}
+
+/// [`script`], its starts given up as soon as the unit's log says that they will come to nothing.
+pub fn watched(unit: &str, container: bool, fails_on: &FailsOn, commands: &str) -> String {
+    let launch = match fails_on.is_empty() {
+        true => LAUNCH.to_owned(),
+        false => {
+            let text = |(text, advice): (&String, &String)| {
+                let (text, advice) = (quote(text), quote(advice));
+                format!("once*{text}* | twice*{text}*{text}*) text={text} advice={advice} ;;")
+            };
+            let texts: Vec<String> = fails_on.iter().map(text).collect();
+            WATCHED_LAUNCH.replace("TEXTS", &texts.join("\n    "))
+        }
+    };
     let start = START.replace("UNMET", if container { UNMET_NOTED } else { UNMET_FAILS });
     let start = if commands.lines().any(|line| line.starts_with("start ")) { start } else { String::new() };
     format!(
-        "(\nunit={} trace={}\n{FUNCTIONS}{start}{commands}) || exit 1\n",
+        "(\nunit={} trace={}\n{FUNCTIONS}{launch}{start}{commands}) || exit 1\n",
         quote(unit),
         quote(&trace_path(unit))
     )
 }
+
+/// Reads the unit's file anew and restarts it, for a handler. That its start conditions are not met is its resource's
+/// to complain of.
+pub fn restart(unit: &str, fails_on: &FailsOn) -> String {
+    watched(unit, true, fails_on, "reload\nstart restart\n")
+}
+
+/// What becomes of unmet start conditions on a machine that is whole, and in a container.
+const UNMET_FAILS: &str = r#"printf '%s\n' "$conditions" | grep ' failed' >&2
+        fail 'its start conditions are not met' ;;"#;
+const UNMET_NOTED: &str = "trace unmet\n        return ;;";
 
 #[cfg(test)]
 mod tests {

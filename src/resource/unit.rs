@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::file::File;
 use super::systemd::{
-    Trace, UNIT_FOLDER, check_content, check_name, has_line, is_oneshot, is_template, script, trace_path,
+    FailsOn, Trace, UNIT_FOLDER, check_content, check_name, has_line, is_oneshot, is_template, trace_path,
+    watched,
 };
 use super::{Change, Difference, Resource, Verdict};
 use crate::probe::{Answers, FileType, Question, Unanswered, Unit as Seen};
@@ -41,6 +42,11 @@ pub struct Unit {
     /// Whether nothing at all may start it. A unit file of one's own in `/etc/systemd/system` cannot be masked.
     #[serde(default)]
     pub masked: Option<bool>,
+    /// What its log says when it will never get up, and what to do about it: `{ "password rejected" = "…" }`. When a
+    /// start says so twice (a service that is refused tries again) it is not waited for any longer, and the run fails
+    /// with that advice. So it is in handlers of the role that restart the unit.
+    #[serde(default)]
+    pub fails_on: BTreeMap<String, String>,
     /// Where there is no such unit, nothing is done, and that is right. Default: false.
     #[serde(default)]
     pub missing_ok: bool,
@@ -389,7 +395,10 @@ impl Resource for Unit {
         let commands: String = steps.shell.into_values().collect();
         let change = Change {
             starts_last: true,
-            ..Change::new(steps.differences, script(&self.name, seen.facts.container, &commands))
+            ..Change::new(
+                steps.differences,
+                watched(&self.name, seen.facts.container, &self.fails_on, &commands),
+            )
         };
         Ok(Verdict::Differs(if waits { change.long(PATIENCE) } else { change }))
     }
@@ -406,6 +415,10 @@ impl Resource for Unit {
             Some(true) => unmet().into_iter().collect(),
             _ => Vec::new(),
         }
+    }
+
+    fn fails_on(&self, unit: &str) -> Option<&FailsOn> {
+        (self.name == unit && self.started == Some(true)).then_some(&self.fails_on)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -430,6 +443,11 @@ impl Resource for Unit {
             _ => {}
         }
         self.content.as_deref().map_or(Ok(()), check_content)?;
+        if self.fails_on.iter().flat_map(|(text, advice)| [text, advice]).any(|t| t.trim().is_empty()) {
+            return wrong(
+                "`fails_on` needs a text of the log, and what to do about it: neither may be empty",
+            );
+        }
         if self.masked == Some(true) {
             if self.enabled == Some(true) || self.started == Some(true) {
                 return wrong("masked = true forbids every start: `enabled` and `started` cannot be true");

@@ -284,12 +284,16 @@ systemctl() {
         case $3 in
         ActiveState) echo "$ACTIVE" ;; SubState) echo "$SUB" ;; Type) echo "$TYPE" ;;
         RemainAfterExit) echo no ;; LoadState) echo "$LOAD" ;;
+        InvocationID) [ ! -s "$log" ] || echo new ;;
+        # One look after another finds it at work, as many times as $AT_WORK has words.
+        Job) set -- $(cat "$log.looks" 2>/dev/null) x; echo >>"$log.looks" x; [ $# -gt ${AT_WORK:-0} ] || echo 7 ;;
         esac ;;
+    --no-block) echo "$2" >>"$log" ;;
     *) echo "$1" >>"$log" ;;
     esac
 }
 systemd-analyze() { [ -z "$UNMET" ] || printf '%s\n' "x.service: ConditionACPower=true failed." 'Conditions failed.'; }
-journalctl() { echo 'x[1]: last words'; }
+journalctl() { case "$*" in *_SYSTEMD_INVOCATION_ID=new) printf '%s\n' "$SAID" ;; *) echo 'x[1]: last words' ;; esac; }
 sleep() { :; }
 "#;
 
@@ -380,4 +384,38 @@ fn mistakes_are_found_offline() {
         let error = mistake("unit", fields);
         assert!(error.contains(wanted), "{fields}: {error}");
     }
+}
+
+/// A service that is refused tries again: its start is given up as soon as its log says so for the second time, or when
+/// it has ended after saying it once. What an earlier start has said does not count.
+#[test]
+fn a_start_that_will_come_to_nothing_is_not_waited_for() {
+    let watched =
+        "started = true\nfails_on = { \"it's refused\" = \"say 'please'\", \"no room\" = \"make some\" }";
+    let up = "ACTIVE=active SUB=running TYPE=notify";
+    let at_work = "ACTIVE=activating SUB=start TYPE=notify AT_WORK=1000";
+    let failed = "ACTIVE=failed SUB=failed TYPE=notify AT_WORK=2";
+    let refused = "x.service: does not get up\nhint: say 'please'";
+    let cases = [
+        (format!("{up}; SAID='hello'"), Ok(()), "start "),
+        (format!("{up}; AT_WORK=3; SAID=\"it's refused\""), Ok(()), "start "),
+        // One that is starting already is started anew: it does not know what has changed since.
+        (format!("{at_work}; SAID=\"a: it's refused b\nit's refused\""), Err(refused), "restart "),
+        (format!("{failed}; SAID='no room'"), Err("failed right after its start\nhint: make some"), "start "),
+        (format!("{failed}; SAID=hello"), Err("hint: more of its log: datahub exec --node NAME"), "start "),
+    ];
+    for (state, expected, verb) in cases {
+        let (result, did, _) = rehearse(watched, &state, false);
+        assert_eq!(did, verb, "{state}");
+        match (expected, result) {
+            (Ok(()), result) => assert_eq!(result, Ok(()), "{state}"),
+            (Err(part), result) => {
+                let error = result.expect_err(&state);
+                assert!(error.contains(part), "{state}: {error}");
+            }
+        }
+    }
+    assert!(
+        mistake("unit", "name = 'x.service'\nstarted = true\nfails_on = { '' = 'x' }").contains("fails_on")
+    );
 }

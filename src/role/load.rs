@@ -16,7 +16,7 @@ use crate::inventory::vars::{Declaration, Declarations, VarType};
 use crate::secret::Secrets;
 use crate::template::{Fault, Templates};
 
-const TOP: &[&str] = &["description", "after", "include", "vars", "resource", "handler"];
+const TOP: &[&str] = &["description", "after", "one_first", "include", "vars", "resource", "handler"];
 const AROUND: &[&str] = &["when", "for_each", "notify"];
 const VAR: &[&str] = &["type", "default", "doc", "choices"];
 const HANDLER: &[&str] = &["name", "when", "undo", "out_of_service"];
@@ -64,9 +64,12 @@ impl Roles {
 
     /// What is included neither includes nor waits itself: one look shows what a role is made of.
     fn includes(&self, errors: &mut Vec<Diagnostic>) {
+        let waits = |role: &Role| !role.include.is_empty() || !role.after.is_empty() || role.one_first;
         for (name, place) in self.roles.values().flat_map(|role| &role.include) {
-            if self.roles.get(name).is_some_and(|role| !role.include.is_empty() || !role.after.is_empty()) {
-                let message = format!("`{name}` has `include` or `after` itself, so it cannot be included");
+            if self.roles.get(name).is_some_and(waits) {
+                let message = format!(
+                    "`{name}` has `include`, `after` or `one_first` itself, so it cannot be included"
+                );
                 let help = "write those here instead";
                 errors.push(Diagnostic::new(message).at(place.clone()).label("here").help(help));
             }
@@ -112,6 +115,7 @@ impl Reading<'_> {
         reader.known(top, TOP);
         let description = reader.required(top, "description", "\"What the role does\"");
         let after = self.roles(reader, top, "after");
+        let one_first = reader.boolean(top, "one_first").unwrap_or_default();
         let include = self.roles(reader, top, "include");
         let vars = self.vars(reader, top);
         let handlers = self.handlers(reader, top);
@@ -120,6 +124,7 @@ impl Reading<'_> {
             name: self.name.to_owned(),
             description: description.map(|(text, _)| text).unwrap_or_default(),
             after,
+            one_first,
             include,
             vars,
             resources,

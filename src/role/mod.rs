@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Place, Source};
 use crate::inventory::Spans;
 use crate::inventory::vars::Declarations;
+use crate::resource::systemd::FailsOn;
 use crate::resource::{BuildError, Resource};
 
 mod check;
@@ -74,6 +75,8 @@ pub struct Role {
     pub description: String,
     /// Roles to wait for, each with the place that says so.
     pub after: Vec<(String, Place)>,
+    /// The inventory's first node that has the role has it done before the others begin.
+    pub one_first: bool,
     /// Roles whose variables, resources and handlers are this one's too, each with the place that says so.
     pub include: Vec<(String, Place)>,
     pub vars: Declarations,
@@ -136,10 +139,25 @@ pub struct NodePlan {
 #[derive(Debug)]
 pub struct RolePlan {
     pub name: String,
-    /// Roles that must be done on every other node that has them before this one starts.
-    pub after: Vec<String>,
+    /// What must be done on other nodes before this one starts.
+    pub after: Vec<After>,
     pub resources: Vec<Planned>,
     pub handlers: BTreeMap<String, Handler>,
+}
+
+/// A role that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct After {
+    pub role: String,
+    /// Where; `None`: on every other node that has it.
+    pub node: Option<String>,
+}
+
+impl After {
+    /// Whether `node` waits for a role of another one.
+    pub fn concerns(&self, node: &str, other: &str, role: &str) -> bool {
+        other != node && role == self.role && self.node.as_ref().is_none_or(|only| only == other)
+    }
 }
 
 /// A resource in its place in a role.
@@ -169,6 +187,8 @@ pub struct Handler {
     /// POSIX sh that takes back what notified it. With it the handler counts as run only after a new login has
     /// worked; where none works within a minute the node itself runs this and then the action once more.
     pub undo: Option<String>,
+    /// What the log of the unit that it restarts says when that will never get up, each with what to do about it.
+    pub fails_on: FailsOn,
     /// The node of a cluster that is out of service while it runs.
     pub cluster: Option<ClusterNode>,
     pub place: Place,

@@ -7,8 +7,8 @@ use minijinja::Value;
 
 use super::load::at_text;
 use super::{
-    AGENT, Action, ActionKind, ClusterNode, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan, Roles,
-    SERVER, Text,
+    AGENT, Action, ActionKind, After, ClusterNode, Handler, NodePlan, Planned, ResourceSpec, Role, RolePlan,
+    Roles, SERVER, Text,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, suggest};
 use crate::inventory::{Inventory, Node, Vars, vars};
@@ -192,12 +192,22 @@ impl Planner<'_> {
                 ActionKind::Reboot => Some(Action::Reboot),
             };
             if let Some(action) = action {
-                let handler =
-                    Handler { name: name.clone(), action, undo, cluster, place: spec.place.clone() };
+                let fails_on = match &action {
+                    Action::Restart(unit) => resources.iter().find_map(|r| r.resource.fails_on(unit)),
+                    _ => None,
+                };
+                let (fails_on, place) = (fails_on.cloned().unwrap_or_default(), spec.place.clone());
+                let handler = Handler { name: name.clone(), action, undo, fails_on, cluster, place };
                 handlers.insert(name.clone(), handler);
             }
         }
-        let after = role.after.iter().map(|(name, _)| name.clone()).collect();
+        let mut after: Vec<After> =
+            role.after.iter().map(|(role, _)| After { role: role.clone(), node: None }).collect();
+        if role.one_first {
+            let has = |node: &&Node| node.roles.contains(&role.name);
+            let node = self.inventory.nodes.values().find(has).map(|node| node.name.clone());
+            after.push(After { role: role.name.clone(), node });
+        }
         RolePlan { name: role.name.clone(), after, resources, handlers }
     }
 

@@ -137,7 +137,7 @@ fn a_plan_is_rendered_and_in_order() {
     let planned = plan_of(&roles, "b", None).unwrap_or_else(|e| panic!("{}", plain(&e)));
     let names: Vec<_> = planned.roles.iter().map(|role| role.name.as_str()).collect();
     assert_eq!(names, ["base", "late"], "`after` also holds within a node");
-    assert_eq!(planned.roles[1].after, ["base"]);
+    assert_eq!(planned.roles[1].after, [After { role: "base".into(), node: None }]);
     let seen: Vec<_> = planned.roles[0].resources.iter().map(|r| format!("{:?}", r.resource)).collect();
     let note = |path: &str, content: &str, names: &str, mode: &str, secret: bool| {
         format!(
@@ -416,5 +416,43 @@ undo = "rm -f /etc/{{ node.name }}"
         assert_eq!(base.resources[0].notify, notified);
         assert_eq!(base.handlers.len(), 2, "what an earlier run left pending still has its handler");
         assert_eq!(base.handlers["sshd"].undo.as_deref(), Some("rm -f /etc/a"));
+    }
+}
+
+/// The built-in roles: what takes a member of the cluster out of service says so to the cluster, and a restart knows what
+/// its unit's log says in vain.
+#[test]
+fn restarts_and_reboots_of_members_of_the_cluster() {
+    let roles = Roles::load(Files::builtin(), None).unwrap_or_else(|e| panic!("{}", plain(&e)));
+    let node = |name: &str, roles: &str| {
+        format!(
+            "[nodes.{name}]\nhost = \"{name}.home.arpa\"\nhostname = \"h-{name}\"\narch = \"amd64\"\nos = \"debian-13\"\n\
+             roles = [{roles}]\n"
+        )
+    };
+    let nodes = [
+        node("alone", "\"base\""),
+        node("agent", "\"base\", \"k3s-agent\""),
+        node("server", "\"base\", \"k3s-server\""),
+    ];
+    let text = format!("[cluster]\nname = \"x\"\n[k3s]\nversion = \"v1.36.3+k3s1\"\n{}", nodes.concat());
+    let mut inventory = inventory(&text);
+    inventory.lock.suppose("v1.36.3+k3s1");
+    let handlers = |name: &str| {
+        let facts = claimed(&inventory.nodes[name]);
+        let planned = plan(&inventory, &roles, name, &facts, &Vars::new(), None, &Secrets::placeholder());
+        let planned = planned.unwrap_or_else(|e| panic!("{}", plain(&e)));
+        planned.roles.into_iter().flat_map(|role| role.handlers).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(handlers("alone")["reboot"].cluster, None);
+    for (name, drain) in [("agent", true), ("server", false)] {
+        let member = ClusterNode { server: "server".to_owned(), name: format!("h-{name}"), drain };
+        let handlers = handlers(name);
+        assert_eq!(handlers["reboot"].cluster.as_ref(), Some(&member));
+        assert_eq!(handlers["restart"].cluster.as_ref(), Some(&member));
+        assert_eq!(handlers["sshd"].cluster, None);
+        let advice = &handlers["restart"].fails_on["Node password rejected"];
+        assert!(advice.contains(&format!("datahub remove {name} --gone")), "{advice}");
+        assert!(handlers["reboot"].fails_on.is_empty() && handlers["sshd"].fails_on.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Cluster, NEW, OLD};
+use super::{Cluster, GIVEN, NEW, OLD};
 
 /// Pods that an upgrade has to move.
 const WORKLOAD: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"replicas":2,
@@ -12,7 +12,7 @@ const WORKLOAD: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata"
 
 #[test]
 fn an_upgrade_goes_on_where_it_was_killed() {
-    if std::env::var_os("DATAHUB_LAB_K3S").is_some() {
+    if std::env::var_os(GIVEN).is_some() {
         // One executable is one release.
         return;
     }

@@ -40,9 +40,8 @@ impl Run<'_> {
         if status != 0 {
             let mut failure = self.failure(role, None, format!("handler `{}` ({what}) failed", handler.name));
             failure.place = Some(handler.place.to_string());
-            failure.output = self.last_lines(&text);
             failure.hint = Some("it stays pending: the next run tries it again".into());
-            return Err(failure.into());
+            return Err(failure.printed(self.last_lines(&text)).into());
         }
         if handler.undo.is_some() {
             self.confirm_login(role, handler).await?;

@@ -84,7 +84,9 @@ impl Places {
     fn of(settings: &Settings, values: &Values) -> Result<Self, Failure> {
         let data = settings.path(values.text("data-dir").unwrap_or("/var/lib/rancher/k3s"));
         let etcd = data.join("server/db/etcd");
-        let is_etcd = values.on("cluster-init") || values.on("cluster-reset") || etcd.exists();
+        // A server joins another one's etcd only.
+        let joins = values.text("server").is_some();
+        let is_etcd = joins || values.on("cluster-init") || values.on("cluster-reset") || etcd.exists();
         let database = match is_etcd {
             // etcd's own file is a bbolt database; this one is SQLite in its place.
             true => etcd.join("member/snap/db"),

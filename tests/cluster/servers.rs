@@ -1,0 +1,114 @@
+//! Several servers with an embedded etcd: made at once, kept, backed up and taken back, and one of them less.
+
+use serde_json::Value;
+
+use super::NEW;
+use crate::run::{self, Run};
+use crate::support::{self, Fixture};
+
+const INVENTORY: &str = r#"
+[cluster]
+name = "several"
+[ssh]
+user = "ops"
+[k3s]
+version = "VERSION"
+[groups.servers]
+roles = ["k3s-server"]
+[nodes.one]
+host = "one.home.arpa"
+arch = "amd64"
+os = "debian-13"
+groups = ["servers"]
+[nodes.two]
+host = "two.home.arpa"
+arch = "amd64"
+os = "debian-13"
+groups = ["servers"]
+[nodes.three]
+host = "three.home.arpa"
+arch = "amd64"
+os = "debian-13"
+groups = ["servers"]
+[nodes.agent]
+host = "agent.home.arpa"
+arch = "amd64"
+os = "debian-13"
+roles = ["k3s-agent"]
+"#;
+
+const NODES: &[&str] = &["one", "two", "three", "agent"];
+
+fn provision(lab: &Fixture) -> Run {
+    run::json(lab, &["provision", "--all", &flag(lab)])
+}
+
+fn flag(lab: &Fixture) -> String {
+    format!("--lab={}", lab.name)
+}
+
+/// Both streams of a command that succeeds.
+#[track_caller]
+fn succeeds(lab: &Fixture, args: &[&str]) -> String {
+    let (code, out, said) = run::plain(lab, &[args, &[&flag(lab)]].concat());
+    assert_eq!(code, Some(0), "{args:?}: {out}{said}");
+    out + &said
+}
+
+/// Nodes and what kind of member they are, as the cluster says.
+#[track_caller]
+fn nodes(lab: &Fixture) -> Vec<(String, bool, bool)> {
+    let text = lab.sh("one", "k3s kubectl get nodes -o json");
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    let mut nodes: Vec<_> = list["items"].as_array().expect("a list").iter().map(member).collect();
+    nodes.sort();
+    nodes
+}
+
+/// Its name, whether it is a server with etcd, and whether it is Ready.
+fn member(node: &Value) -> (String, bool, bool) {
+    let name = node["metadata"]["name"].as_str().expect("a name").to_owned();
+    let etcd = node["metadata"]["labels"]["node-role.kubernetes.io/etcd"] == "true";
+    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    (name, etcd, conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}
+
+#[test]
+fn several_servers() {
+    let Some(mut lab) = support::lab("several_servers") else { return };
+    lab.write("datahub.toml", &INVENTORY.replace("VERSION", NEW));
+
+    // From nothing, all at once: the others wait for the first.
+    let first = provision(&lab);
+    first.ends_with(0);
+    lab.adopt();
+    let whole = [("agent", false), ("one", true), ("three", true), ("two", true)];
+    let whole: Vec<_> = whole.map(|(name, etcd)| (name.to_owned(), etcd, true)).into();
+    assert_eq!(nodes(&lab), whole, "{}", first.text);
+    let second = provision(&lab);
+    second.ends_with(0);
+    for node in NODES {
+        second.finished(node, 0, 0);
+    }
+    // What they expect of agents is the same, and bare; what they join with proves the first one.
+    let tokens =
+        |node: &str| lab.sh(node, "cat /etc/rancher/k3s/agent-token; cut -c1-3 /etc/rancher/k3s/token");
+    let credentials = lab.sh("one", "cat /etc/rancher/k3s/agent-token");
+    for node in ["two", "three"] {
+        assert_eq!(tokens(node), format!("{credentials}\nK10"), "{node}");
+    }
+
+    // The datastore is etcd's: a snapshot of it is a backup, and a server that is not the first joins it anew.
+    succeeds(&lab, &["backup", "--to", "saved"]);
+    let saved =
+        std::fs::read_dir(lab.dir().join("saved")).expect("made").flatten().next().expect("a file").path();
+    succeeds(&lab, &["restore", saved.to_str().expect("UTF-8"), "--yes"]);
+    assert_eq!(nodes(&lab), whole);
+    let maintained = succeeds(&lab, &["maintenance"]);
+    assert!(maintained.contains("is an embedded etcd: it shrinks by itself"), "{maintained}");
+
+    succeeds(&lab, &["remove", "three", "--yes"]);
+    assert!(!nodes(&lab).iter().any(|(name, ..)| name == "three"));
+    provision(&lab).ends_with(0);
+    assert_eq!(nodes(&lab), whole);
+}
