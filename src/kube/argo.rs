@@ -16,7 +16,8 @@ use super::MANAGER;
 use super::client::Cluster;
 use super::error::Error;
 use super::object::{ObjectRef, applied_at};
-use super::wait::{Check, Condition, condition};
+use super::wait::{Check, Condition, Goal, condition};
+use super::watch::Seen;
 use crate::transport::prompt::printable;
 
 pub const API_VERSION: &str = "argoproj.io/v1alpha1";
@@ -238,39 +239,18 @@ impl Cluster {
             Some(("True", why)) => Check::Failed(why),
             _ => Check::NotYet(String::new()),
         });
-        let mut missing = String::new();
-        let what = format!("wait for {which}");
-        let synced = self.follow(&what, api, config, limit, |seen| {
+        let silent = |_: &str| ();
+        let goal = Goal { what: which.to_string(), wanted: "synced and healthy", limit, progress };
+        let synced = self.until(&goal, api, config, |seen: &Seen<DynamicObject>| {
             let made: Vec<&DynamicObject> =
                 seen.values().filter(|application| is_made_by(application, root)).collect();
             // What the set itself says is watched beside this.
-            match judge_set(root, &made, since) {
-                Check::Done => Some(Ok(())),
-                Check::Failed(why) => {
-                    Some(Err(Error::Failed { what: which.to_string(), why, output: Vec::new() }))
-                }
-                Check::NotYet(still) => {
-                    if still != missing {
-                        progress(&still);
-                        missing = still;
-                    }
-                    None
-                }
-            }
+            judge_set(root, &made, since)
         });
-        let silent = |_: &str| ();
-        let ended = tokio::select! {
-            ended = self.wait(which, &refused, limit, &silent) => return ended.map(|_| ()),
-            ended = synced => ended?,
-        };
-        ended.unwrap_or_else(|late| {
-            Err(Error::Timeout {
-                what: which.to_string(),
-                wanted: "synced and healthy".into(),
-                limit,
-                last: late.map_or(missing, |last| format!("the API server does not answer: {last}")),
-            })
-        })
+        tokio::select! {
+            ended = self.wait(which, &refused, limit, &silent) => ended.map(|_| ()),
+            ended = synced => ended,
+        }
     }
 
     async fn made_by(&self, set: &DynamicObject) -> Result<Vec<DynamicObject>, Error> {

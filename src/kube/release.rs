@@ -20,7 +20,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::client::Cluster;
 use super::error::Error;
 use super::object::{ObjectRef, applied_at};
-use super::wait::{Check, Condition, condition};
+use super::wait::{Check, Condition, Goal, condition};
+use super::watch::Seen;
 use crate::transport::prompt::printable;
 
 /// The kinds whose pods a release runs.
@@ -173,28 +174,11 @@ impl Cluster {
         let api = self.release_secrets(chart);
         let config = watcher::Config::default().labels(&selector(&which.name));
         let since = applied_at(chart);
-        let mut missing = String::new();
-        let found = self
-            .follow(&format!("wait for {which}"), api, config, limit, |seen| {
-                let revisions: Vec<Revision> = seen.values().map(Revision::from).collect();
-                match deployed(&revisions, since).unmet() {
-                    None => Some(()),
-                    Some(still) => {
-                        if still != missing {
-                            progress(&still);
-                            missing = still;
-                        }
-                        None
-                    }
-                }
-            })
-            .await?;
-        found.map_err(|late| Error::Timeout {
-            what: which.to_string(),
-            wanted: "released".into(),
-            limit,
-            last: late.map_or(missing, |last| format!("the API server does not answer: {last}")),
+        let goal = Goal { what: which.to_string(), wanted: "released", limit, progress };
+        self.until(&goal, api, config, |seen: &Seen<PartialObjectMeta<Secret>>| {
+            deployed(&seen.values().map(Revision::from).collect::<Vec<_>>(), since)
         })
+        .await
     }
 
     /// Takes away what keeps a failed release from being tried again: the failed job, and Helm's note of the

@@ -1,14 +1,17 @@
 //! Waiting until an object is as wanted, by watch: rolled out, established, complete, gone, or anything else.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use ::kube::api::DynamicObject;
+use ::kube::api::{Api, DynamicObject};
 use ::kube::runtime::watcher;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::Cluster;
 use super::error::Error;
 use super::object::ObjectRef;
+use super::watch::Seen;
 use crate::transport::prompt::printable;
 
 /// What an object's state means.
@@ -186,6 +189,17 @@ fn stateful_set(object: &DynamicObject) -> Check {
     }
 }
 
+/// What is waited for, and how.
+pub(super) struct Goal<'a> {
+    /// Its subject: `HelmChart kube-system/dex`.
+    pub what: String,
+    /// Completes "was not …".
+    pub wanted: &'a str,
+    pub limit: Duration,
+    /// Hears what is still missing, each time that changes.
+    pub progress: &'a (dyn Fn(&str) + Send + Sync),
+}
+
 impl Cluster {
     /// Watches an object until the condition holds; the object then, or `None` where it does not exist.
     /// `progress` hears what is still missing, each time that changes.
@@ -198,30 +212,50 @@ impl Cluster {
     ) -> Result<Option<DynamicObject>, Error> {
         let api = self.api(which).await?;
         let config = watcher::Config::default().fields(&format!("metadata.name={}", which.name));
+        let goal = Goal { what: which.to_string(), wanted: &condition.wanted, limit, progress };
+        let mut found = None;
+        self.until(&goal, api, config, |seen: &Seen<DynamicObject>| {
+            let object = seen.values().next();
+            found = object.cloned();
+            condition.judge(object)
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Watches objects until `judge` is content with them, or sees that it never will be.
+    pub(super) async fn until<K>(
+        &self,
+        goal: &Goal<'_>,
+        api: Api<K>,
+        config: watcher::Config,
+        mut judge: impl FnMut(&Seen<K>) -> Check,
+    ) -> Result<(), Error>
+    where
+        K: ::kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let Goal { what, wanted, limit, progress } = goal;
         let mut missing = String::new();
         let found = self
-            .follow(&format!("wait for {which}"), api, config, limit, |seen| {
-                let object = seen.values().next();
-                match (condition.judge)(object) {
-                    Check::Done => Some(Ok(object.cloned())),
-                    Check::Failed(why) => {
-                        Some(Err(Error::Failed { what: which.to_string(), why, output: Vec::new() }))
+            .follow(&format!("wait for {what}"), api, config, *limit, |seen| match judge(seen) {
+                Check::Done => Some(Ok(())),
+                Check::Failed(why) => {
+                    Some(Err(Error::Failed { what: what.clone(), why, output: Vec::new() }))
+                }
+                Check::NotYet(still) => {
+                    if still != missing {
+                        progress(&still);
+                        missing = still;
                     }
-                    Check::NotYet(still) => {
-                        if still != missing {
-                            progress(&still);
-                            missing = still;
-                        }
-                        None
-                    }
+                    None
                 }
             })
             .await?;
         found.unwrap_or_else(|late| {
             Err(Error::Timeout {
-                what: which.to_string(),
-                wanted: condition.wanted.clone(),
-                limit,
+                what: what.clone(),
+                wanted: (*wanted).to_owned(),
+                limit: *limit,
                 last: late.map_or(missing, |last| format!("the API server does not answer: {last}")),
             })
         })
