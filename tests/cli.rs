@@ -136,6 +136,8 @@ fn usage_errors() {
         assert!(said.ends_with("--- exit 64\n"), "{said}");
         insta::assert_snapshot!(format!("usage_{name}"), said);
     }
+    let none = project.run(&["bootstrap", "--all"]);
+    insta::assert_snapshot!("usage_no_components", none);
     let elsewhere = tempfile::tempdir().expect("a folder");
     let said = run(elsewhere.path(), &["plan", "--all"]);
     insta::assert_snapshot!("usage_no_inventory", said);
@@ -307,4 +309,32 @@ fn the_shipped_inventory() {
     insta::assert_snapshot!("unpinned_release", plan);
     let said = project.run(&["plan", "--node", "nas", "--role", "base", "--connect-timeout", "1"]);
     assert!(!said.contains("not pinned") && said.contains("cannot reach"), "{said}");
+}
+
+#[test]
+fn components_are_named_as_they_are() {
+    let with = |cluster: &str| {
+        Project::new(&INVENTORY.replacen("[cluster]\n", &format!("[cluster]\n{cluster}\n"), 1))
+    };
+    let roles = "[groups.servers]\nroles = [\"k3s-server\"]\n";
+    let server = |cluster: &str| {
+        let text = INVENTORY.replacen("[cluster]\n", &format!("[cluster]\n{cluster}\n"), 1);
+        Project::new(&text.replacen("groups = [", "groups = [\"servers\", ", 1).replacen(
+            "[nodes.",
+            &format!("{roles}[nodes."),
+            1,
+        ))
+    };
+    let good = "components = [\"reflector\", \"argo-cd\"]";
+    for (name, project, args) in [
+        ("no_target", server(good), &["bootstrap"][..]),
+        ("unknown", server(good), &["bootstrap", "--only", "argocd"]),
+        ("not_listed", server(good), &["bootstrap", "--only", "traefik"]),
+        ("no_such_role", server("components = [\"reflectr\"]"), &["validate"]),
+        ("no_server", with(good), &["validate"]),
+    ] {
+        let said = project.run(args);
+        assert!(said.ends_with("--- exit 64\n"), "{said}");
+        insta::assert_snapshot!(format!("components_{name}"), said);
+    }
 }

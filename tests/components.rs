@@ -27,6 +27,8 @@ github_organizations = { my-org = ["admins"], other = [] }
 dex_clients = [{ id = "my-grafana", redirect = "https://grafana.home.arpa/login" }]
 nfs_server = "nfs.home.arpa"
 argocd_admins = ["my-org:admins"]
+argocd_accounts = ["workflows"]
+argocd_ssh_known_hosts = ["forge.home.arpa ssh-ed25519 AAAA", "git.home.arpa ssh-ed25519 BBBB"]
 argocd_credentials = [
   { name = "github", url = "https://github.com/my-org", username = "me", password = "token" },
   { name = "forge", url = "ssh://git@forge.home.arpa", ssh_key = "key" },
@@ -157,6 +159,11 @@ fn variables_reach_the_values() {
                 "g, my-org:admins, role:admin\n# Everybody else who can log in may look.\n".into(),
             ),
             ("/server/metrics/serviceMonitor/enabled", true.into()),
+            ("/configs/cm/accounts.workflows", "apiKey".into()),
+            (
+                "/configs/ssh/extraHosts",
+                "forge.home.arpa ssh-ed25519 AAAA\ngit.home.arpa ssh-ed25519 BBBB\n".into(),
+            ),
         ],
     );
     for name in ["core", "workflows"] {

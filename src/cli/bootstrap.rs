@@ -17,7 +17,7 @@ use crate::role;
 #[derive(clap::Args)]
 pub struct Bootstrap {
     /// Every node, then every component
-    #[arg(long, required_unless_present = "only", conflicts_with = "only", help_heading = "Targets")]
+    #[arg(long, conflicts_with = "only", help_heading = "Targets")]
     all: bool,
     /// Only these components, and no node; may be given several times
     #[arg(long, value_name = "COMPONENT", value_delimiter = ',', help_heading = "Targets")]
@@ -41,6 +41,12 @@ impl Bootstrap {
             return Err(Problem::usage(
                 "the inventory names no components",
                 "name them, in their order: components = [\"cert-manager\", …] under [cluster]",
+            ));
+        }
+        if !self.all && self.only.is_empty() {
+            return Err(Problem::usage(
+                "no target: which components?",
+                format!("--all, or --only COMPONENT, one or more of: {}", components.join(", ")),
             ));
         }
         if let Some(component) = self.only.iter().find(|component| !components.contains(component)) {

@@ -83,7 +83,7 @@ impl Lab {
         let _lock = folder.lock(report)?;
         let mut state = folder.allocate(&wanted)?;
         note_changed(&state, &wanted, report);
-        requirements::note_limits(report)?;
+        requirements::raise_limits(report)?;
         keys::ensure(&folder, &state)?;
         image::ensure(&folder, &mut state, report)?;
         network::ensure(&folder, &state, report)?;

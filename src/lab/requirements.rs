@@ -89,18 +89,31 @@ pub fn ensure(report: Report<'_>) -> Result<(), Error> {
 /// inotify(7) instances a machine uses: its systemd, its services, a user's systemd.
 const INOTIFY_OF_A_MACHINE: usize = 8;
 
-/// Says when the machines of all labs may be more than this computer's limits allow.
-pub fn note_limits(report: Report<'_>) -> Result<(), Error> {
+/// As many as many machines need.
+const INOTIFY_WANTED: usize = 1024;
+
+/// Raises this computer's limits when the machines of all labs may be more than they allow, and says so.
+pub fn raise_limits(report: Report<'_>) -> Result<(), Error> {
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
     let machines: usize = super::state::all()?.iter().map(|lab| lab.machines.len()).sum();
-    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
+    let limit = std::fs::read_to_string(LIMIT).unwrap_or_default();
     let limit = limit.trim().parse::<usize>().unwrap_or(usize::MAX);
-    if machines.saturating_mul(INOTIFY_OF_A_MACHINE) > limit {
-        let text = format!(
-            "{machines} machines may need more than fs.inotify.max_user_instances = {limit} allows; when services \
-             fail in them, raise it with sysctl"
-        );
-        report(Progress::Note { node: None, text });
+    let needed = machines.saturating_mul(INOTIFY_OF_A_MACHINE);
+    if needed <= limit {
+        return Ok(());
     }
+    let wanted = needed.max(INOTIFY_WANTED);
+    let text = match std::fs::write(LIMIT, wanted.to_string()) {
+        Ok(()) => format!(
+            "fs.inotify.max_user_instances of this computer is {wanted} in place of {limit} until it is started anew: \
+             {machines} machines need more"
+        ),
+        Err(error) => format!(
+            "{machines} machines may need more than fs.inotify.max_user_instances = {limit} allows, and it cannot be \
+             raised ({error}); services may fail in them"
+        ),
+    };
+    report(Progress::Note { node: None, text });
     Ok(())
 }
 

@@ -94,8 +94,20 @@ fn every_chart_is_released(lab: &support::Fixture) {
     let mut wanted = TABLE.to_vec();
     wanted.sort_unstable();
     assert_eq!(seen, wanted);
-    for [release, _, _, _, namespace] in TABLE {
+    // What Helm has noted of each: this version, with the values of its HelmChart and no others.
+    for [release, _, _, version, namespace] in TABLE {
         let secrets = read(&format!("secrets -n {namespace} -l owner=helm,name={release},status=deployed"));
-        assert_eq!(secrets["items"].as_array().map(Vec::len), Some(1), "{release}");
+        let [secret] = &secrets["items"].as_array().expect("a list")[..] else {
+            panic!("{release}: {secrets}")
+        };
+        let packed = secret["data"]["release"].as_str().expect("text");
+        let noted = lab.sh("orpi-0", &format!("echo {packed} | base64 -d | base64 -d | gunzip"));
+        let noted: Value = serde_json::from_str(&noted).expect("JSON");
+        assert_eq!(noted["chart"]["metadata"]["version"], *version, "{release}");
+        let chart = charts["items"].as_array().expect("a list").iter();
+        let chart = chart.clone().find(|chart| chart["metadata"]["name"] == *release).expect("it is there");
+        let values = chart["spec"]["valuesContent"].as_str().unwrap_or("{}");
+        let values: Value = serde_saphyr::from_str(values).expect("YAML");
+        assert_eq!(noted["config"], values, "{release}");
     }
 }
