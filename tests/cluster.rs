@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "cluster/airgap.rs"]
+mod airgap;
 #[path = "cluster/bootstrap.rs"]
 mod bootstrap;
 #[path = "cluster/faults.rs"]
@@ -37,20 +39,20 @@ const NEW: &str = "v1.36.3+k3s1";
 /// A cluster of one server and two agents, and the lab it lives in.
 struct Cluster {
     lab: Fixture,
-    /// Where its releases are; `None`: nowhere, so that the lab has to help itself.
-    source: Option<String>,
+    /// More lines of `[k3s]`. With a `source` its releases are the real ones; without, the lab has to help itself.
+    k3s: String,
 }
 
 impl Cluster {
     /// Machines without a cluster yet.
     fn new(test: &str, version: &str) -> Option<Self> {
-        Self::with_source(test, version, None)
+        Self::with(test, version, String::new())
     }
 
-    /// The same, its releases at an address: for the lab that is the real release.
-    fn with_source(test: &str, version: &str, source: Option<String>) -> Option<Self> {
+    /// The same with more lines of `[k3s]`.
+    fn with(test: &str, version: &str, k3s: String) -> Option<Self> {
         let lab = support::lab(test)?;
-        let mut cluster = Self { lab, source };
+        let mut cluster = Self { lab, k3s };
         cluster.describe(version, "");
         cluster.lab.command(&["lab", "up", "--name", &cluster.lab.name]).status().expect("the binary runs");
         cluster.lab.adopt();
@@ -59,7 +61,7 @@ impl Cluster {
 
     /// Writes the inventory. `more` goes to the agents' group.
     fn describe(&self, version: &str, more: &str) {
-        let source = self.source.iter().map(|source| format!("source = {source:?}")).collect::<String>();
+        let k3s = &self.k3s;
         let text = format!(
             r#"
 [cluster]
@@ -68,7 +70,7 @@ name = "rehearsal"
 user = "ops"
 [k3s]
 version = "{version}"
-{source}
+{k3s}
 [groups.servers]
 roles = ["k3s-server"]
 [groups.agents]
@@ -105,7 +107,7 @@ groups = ["agents"]
     fn command(&self, args: &[&str]) -> std::process::Command {
         let args = self.args(args);
         let mut command = self.lab.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        if self.source.is_some() {
+        if self.k3s.contains("source") {
             command.env_remove(GIVEN);
         }
         command
@@ -181,6 +183,11 @@ groups = ["agents"]
     fn file(&self, name: &str) -> PathBuf {
         self.lab.dir().join(name)
     }
+}
+
+/// Where a web server has a file of a release.
+fn at(version: &str, file: &str) -> String {
+    format!("/{}/{file}", version.replace('+', "%2B"))
 }
 
 /// The K3s of a release: the given one, or the simulation.

@@ -175,10 +175,21 @@ async fn logins_that_cannot_work_say_what_was_tried() {
         Err(Error::Authentication { tried, .. }) => assert!(tried.contains("wrong"), "{tried}"),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_refuses_is_on_and_one_that_is_silent_is_not() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let target = Target { port: Some(closed), ..server.target(Policy::Strict) };
-    let refused = Ssh::connect(&target, &server.options()).await.map(drop);
-    assert!(matches!(refused, Err(Error::Unreachable { .. })), "{refused:?}");
+    let options =
+        Options { config: None, agent: None, connect_timeout: Duration::from_secs(1), ..Options::default() };
+    // What is sent to the second address is thrown away (RFC 6666).
+    for (host, port, on) in [("127.0.0.1", closed, true), ("100::1", 22, false)] {
+        let target = Target { host: host.into(), port: Some(port), ..Target::default() };
+        match Ssh::connect(&target, &options).await.map(drop) {
+            Err(Error::Unreachable { on: seen, .. }) => assert_eq!(seen, on, "{host}"),
+            other => panic!("{host}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

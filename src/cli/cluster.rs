@@ -69,10 +69,14 @@ pub fn confirm_by_name(ui: &Ui, destroys: &str, cluster: &str, yes: bool) -> any
 
 /// Asks whether to go on. `yes`: it was agreed to on the command line.
 pub fn confirm(ui: &Ui, question: &str, yes: bool) -> anyhow::Result<bool> {
-    match yes {
-        true => Ok(true),
-        false => ui.confirm(question).ok_or_else(nobody_to_ask),
+    if yes {
+        return Ok(true);
     }
+    let agreed = ui.confirm(question).ok_or_else(nobody_to_ask)?;
+    if !agreed {
+        ui.note("nothing was done");
+    }
+    Ok(agreed)
 }
 
 fn nobody_to_ask() -> anyhow::Error {

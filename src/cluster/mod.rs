@@ -142,7 +142,9 @@ pub struct Access {
 impl Access {
     /// The API, through the first server.
     pub async fn api(&self) -> Result<kube::Cluster, Error> {
-        Ok(self.peers.cluster(&self.members.first()?.node).await?)
+        let server = &self.members.first()?.node;
+        let api = self.peers.cluster(server).await;
+        api.map_err(|error| Error { node: Some(server.clone()), ..error.into() })
     }
 
     pub async fn transport(&self, node: &str) -> Result<Arc<dyn Transport>, Error> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::{Access, Error, Report};
+use crate::transport;
 
 /// How long a machine may take to go down: the kubelet gives pods their time, mounts are let go.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -32,15 +33,20 @@ pub async fn shut_down(access: &Access, stages: &[Vec<String>], report: Report<'
     Ok(())
 }
 
-/// Switches one machine off, and waits until it takes no logins any more.
+/// Switches one machine off, and waits until nothing answers there any more: one that takes no logins may still be busy
+/// with its storage. One that does not answer to begin with is off already: the others are not kept on for it.
 async fn switch_off(access: &Access, node: &str, report: Report<'_>) -> Result<(), Error> {
+    if let Err(transport::Error::Unreachable { why, on: false, .. }) = access.peers.transport(node).await {
+        report(node, &format!("off already, or out of reach ({why})"));
+        return Ok(());
+    }
     report(node, "shutting down");
     // The answer comes before the machine goes.
     let shell = "setsid sh -c 'sleep 0.5; systemctl poweroff || poweroff' >/dev/null 2>&1 </dev/null &";
     access.sh(node, "switch it off", shell, ANSWER).await?;
     let transport = access.transport(node).await?;
     let started = Instant::now();
-    while transport.log_in_anew().await.is_ok() {
+    while !matches!(transport.log_in_anew().await, Err(transport::Error::Unreachable { on: false, .. })) {
         if started.elapsed() > LIMIT {
             return Err(Error::on(node, format!("it still runs after {} s", LIMIT.as_secs()))
                 .hint("look at its console; then run again: those that are off stay off"));

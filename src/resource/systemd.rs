@@ -177,16 +177,13 @@ launch() {
     # A start that goes on knows nothing of what has changed since it was begun.
     case $1/$(property ActiveState) in start/activating) set -- restart ;; esac
     systemctl --no-block "$1" -- "$unit" || explain "cannot be started (systemctl $1)"
-    looks=0 last=
+    looks=0
     while case $(property Job) in '' | 0) false ;; esac; do
         sleep 0.5
         ! heard twice || despair 'does not get up'
-        # Every five seconds, for whoever waits.
+        # Every five seconds, for whoever waits: like a progress bar, of which in the end nothing is left.
         looks=$((looks + 1))
-        [ $((looks % 10)) = 0 ] || continue
-        line=$(journal -o cat -n 1 -u "$unit")
-        [ "$line" = "$last" ] || printf '%s\n' "$line"
-        last=$line
+        [ $((looks % 10)) != 0 ] || printf '\r%s\r' "$(journal -o cat -n 1 -u "$unit")"
     done
 }
 "#;

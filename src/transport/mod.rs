@@ -63,8 +63,9 @@ pub struct Output {
 /// Why a node could not be spoken to. Each says what to do next in `hint`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    /// `on`: something answered there, so the machine is on, but takes no connections.
     #[error("cannot reach {address}: {why}")]
-    Unreachable { address: String, why: String },
+    Unreachable { address: String, why: String, on: bool },
     #[error("the host key of {host} has changed: expected {expected}, got {actual}")]
     HostKeyChanged { host: String, expected: String, actual: String, pinned: bool },
     #[error("the host key of {host} is not known ({fingerprint})")]

@@ -7,7 +7,7 @@ use datahub::checksum::sha256_hex;
 use serde_json::Value;
 
 use super::web::{Manner, Web};
-use super::{Cluster, NEW, program};
+use super::{Cluster, NEW, at, program};
 
 /// How long a refusal may take to be told. systemd itself would wait for five minutes.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -15,7 +15,8 @@ const AT_ONCE: Duration = Duration::from_secs(60);
 #[test]
 fn faults_are_told() {
     let web = Web::start();
-    let Some(cluster) = Cluster::with_source("faults_are_told", NEW, Some(web.base.clone())) else { return };
+    let source = format!("source = {:?}", web.base);
+    let Some(cluster) = Cluster::with("faults_are_told", NEW, source) else { return };
     a_release_that_cannot_be_had(&cluster, &web);
     an_agent_without_a_server(&cluster);
     a_server_that_never_gets_ready(&cluster, &web);
@@ -52,17 +53,16 @@ fn fails(cluster: &Cluster, args: &[&str], node: &str, told: &[&str]) -> Value {
 /// A file of the release that is another one than its list says, then one whose download breaks off.
 fn a_release_that_cannot_be_had(cluster: &Cluster, web: &Web) {
     let good = program(NEW);
-    let at = |file: &str| format!("/{}/{file}", NEW.replace('+', "%2B"));
     let server = ["provision", "--node", "s"];
     let nothing =
         || assert_eq!(cluster.lab.sh("s", "ls -A /usr/local/bin"), "", "nothing half-written stays");
-    web.put(&at("sha256sum-amd64.txt"), format!("{}  k3s\n", sha256_hex(&good)));
-    web.put(&at("k3s"), [&good[..good.len() - 1], b"?"].concat());
+    web.put(&at(NEW, "sha256sum-amd64.txt"), format!("{}  k3s\n", sha256_hex(&good)));
+    web.put(&at(NEW, "k3s"), [&good[..good.len() - 1], b"?"].concat());
     let told = ["artifact /usr/local/bin/k3s", &web.base, "has the checksum", "is pinned", "do not use it"];
     fails(cluster, &server, "s", &told);
     nothing();
 
-    web.put(&at("k3s"), good);
+    web.put(&at(NEW, "k3s"), good);
     // Of the list, then of the file as often as it is tried.
     web.will([Manner::Well].into_iter().chain((0..6).map(|_| Manner::Cut(1000))));
     let told = ["artifact /usr/local/bin/k3s", "cannot get", "/k3s: ", "What has arrived is kept: run again"];

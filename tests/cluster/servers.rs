@@ -1,5 +1,6 @@
 //! Several servers with an embedded etcd: made at once, kept, backed up and taken back, and one of them less.
 
+use datahub::lab::Stop;
 use serde_json::Value;
 
 use super::NEW;
@@ -111,4 +112,16 @@ fn several_servers() {
     assert!(!nodes(&lab).iter().any(|(name, ..)| name == "three"));
     provision(&lab).ends_with(0);
     assert_eq!(nodes(&lab), whole);
+
+    // Agents first; one that is off already holds up nobody.
+    lab.lab().stop("agent", Stop::PowerCut).expect("off");
+    let said = succeeds(&lab, &["shutdown", "--all", "--yes", "--connect-timeout", "3"]);
+    assert!(said.contains("agent off already, or out of reach"), "{said}");
+    // A container's processes outlive its network by a moment.
+    let running = || lab.lab().machines().expect("readable").iter().filter(|machine| machine.running).count();
+    let started = std::time::Instant::now();
+    while running() > 0 {
+        assert!(started.elapsed().as_secs() < 10, "{:?} {said}", lab.lab().machines());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }

@@ -86,7 +86,9 @@ impl Run<'_> {
 
     pub(super) fn last_lines(&self, text: &str) -> Vec<String> {
         let text = (self.context.redact)(text);
-        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        // As on a terminal: what follows a carriage return stands in the place of what was before it.
+        let last = |line: &'_ str| line.rsplit('\r').find(|part| !part.trim().is_empty()).map(str::to_owned);
+        let lines: Vec<String> = text.lines().filter_map(last).collect();
         let from = lines.len().saturating_sub(LAST_LINES);
         lines[from..].iter().map(|l| l.chars().take(500).collect()).collect()
     }

@@ -1,6 +1,7 @@
 //! Opening a session: hop by hop, each with its own host-key check and login.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,7 +85,8 @@ pub async fn open(route: &[Hop], options: &Options) -> Result<Session, Error> {
     for hop in route {
         let reached = timeout(options.connect_timeout, reach(hop, handles.last(), options)).await;
         let (mut handle, end) = reached.map_err(|_| {
-            unreachable_hop(hop, format!("no answer within {} s", options.connect_timeout.as_secs()))
+            let why = format!("no answer within {} s", options.connect_timeout.as_secs());
+            unreachable_hop(hop, why, false)
         })??;
         auth::log_in(&mut handle, hop, &options.prompter, options.agent.as_deref()).await?;
         handles.push(handle);
@@ -108,21 +110,21 @@ async fn reach(hop: &Hop, before: Option<&Handle<Client>>, options: &Options) ->
         None => {
             let stream = TcpStream::connect((hop.host.as_str(), hop.port))
                 .await
-                .map_err(|e| unreachable_hop(hop, e.to_string()))?;
-            stream.set_nodelay(true).map_err(|e| unreachable_hop(hop, e.to_string()))?;
+                .map_err(|e| unreachable_hop(hop, e.to_string(), e.kind() == ErrorKind::ConnectionRefused))?;
+            stream.set_nodelay(true).map_err(|e| unreachable_hop(hop, e.to_string(), true))?;
             client::connect_stream(config, stream, client).await
         }
         Some(jump) => {
             let tunnel = jump
                 .channel_open_direct_tcpip(&hop.host, u32::from(hop.port), "127.0.0.1", 0)
                 .await
-                .map_err(|e| unreachable_hop(hop, tunnel_refused(&e)))?;
+                .map_err(|e| unreachable_hop(hop, tunnel_refused(&e), false))?;
             client::connect_stream(config, tunnel.into_stream(), client).await
         }
     };
     match connected {
         Ok(handle) => Ok((handle, ended)),
-        Err(e) => Err(take(&refused).unwrap_or_else(|| unreachable_hop(hop, e.to_string()))),
+        Err(e) => Err(take(&refused).unwrap_or_else(|| unreachable_hop(hop, e.to_string(), true))),
     }
 }
 
@@ -145,8 +147,8 @@ fn settings(host_key: &HostKey) -> client::Config {
     }
 }
 
-fn unreachable_hop(hop: &Hop, why: String) -> Error {
-    Error::Unreachable { address: crate::transport::address(&hop.host, hop.port), why }
+fn unreachable_hop(hop: &Hop, why: String, on: bool) -> Error {
+    Error::Unreachable { address: crate::transport::address(&hop.host, hop.port), why, on }
 }
 
 fn tunnel_refused(error: &russh::Error) -> String {
