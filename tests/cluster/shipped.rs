@@ -61,12 +61,17 @@ fn the_shipped_inventory_becomes_a_cluster() {
     every_chart_is_released(&lab);
     let nodes: Value =
         serde_json::from_str(&lab.sh("orpi-0", "k3s kubectl get nodes -o json")).expect("JSON");
-    let labels = |hostname: &str| {
+    let metadata = |hostname: &str| {
         let mut items = nodes["items"].as_array().expect("a list").iter();
-        items.find(|item| item["metadata"]["name"] == hostname).expect("joined")["metadata"]["labels"].clone()
+        items.find(|item| item["metadata"]["name"] == hostname).expect("joined")["metadata"].clone()
     };
+    let disks = metadata(&lab.machine("orpi-1").hostname);
+    let disks =
+        disks["annotations"]["node.longhorn.io/default-disks-config"].as_str().expect("Longhorn's disks");
+    let disks: Value = serde_json::from_str(disks).expect("JSON");
+    assert_eq!(disks, serde_json::json!([{ "path": "/var/lib/longhorn/", "allowScheduling": true }]));
     for (node, wanted) in NODES {
-        let seen = labels(&lab.machine(node).hostname);
+        let seen = &metadata(&lab.machine(node).hostname)["labels"];
         for (key, value) in *wanted {
             assert_eq!(seen[key], *value, "{node}: {seen}");
         }
