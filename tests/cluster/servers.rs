@@ -7,38 +7,18 @@ use super::NEW;
 use crate::run::{self, Run};
 use crate::support::{self, Fixture};
 
-const INVENTORY: &str = r#"
-[cluster]
-name = "several"
-[ssh]
-user = "ops"
-[k3s]
-version = "VERSION"
-[groups.servers]
-roles = ["k3s-server"]
-[nodes.one]
-host = "one.home.arpa"
-arch = "amd64"
-os = "debian-13"
-groups = ["servers"]
-[nodes.two]
-host = "two.home.arpa"
-arch = "amd64"
-os = "debian-13"
-groups = ["servers"]
-[nodes.three]
-host = "three.home.arpa"
-arch = "amd64"
-os = "debian-13"
-groups = ["servers"]
-[nodes.agent]
-host = "agent.home.arpa"
-arch = "amd64"
-os = "debian-13"
-roles = ["k3s-agent"]
-"#;
+/// Machines and what they are to be.
+const NODES: &[(&str, &str)] =
+    &[("one", "k3s-server"), ("two", "k3s-server"), ("three", "k3s-server"), ("agent", "k3s-agent")];
 
-const NODES: &[&str] = &["one", "two", "three", "agent"];
+fn inventory() -> String {
+    let node = |(name, role): &(&str, &str)| {
+        let claims = "arch = \"amd64\"\nos = \"debian-13\"";
+        format!("[nodes.{name}]\nhost = \"{name}.home.arpa\"\n{claims}\nroles = [\"{role}\"]\n")
+    };
+    let nodes: String = NODES.iter().map(node).collect();
+    format!("[cluster]\nname = \"several\"\n[k3s]\nversion = \"{NEW}\"\n{nodes}")
+}
 
 fn provision(lab: &Fixture) -> Run {
     run::json(lab, &["provision", "--all", &flag(lab)])
@@ -77,7 +57,7 @@ fn member(node: &Value) -> (String, bool, bool) {
 #[test]
 fn several_servers() {
     let Some(mut lab) = support::lab("several_servers") else { return };
-    lab.write("datahub.toml", &INVENTORY.replace("VERSION", NEW));
+    lab.write("datahub.toml", &inventory());
 
     // From nothing, all at once: the others wait for the first.
     let first = provision(&lab);
@@ -88,7 +68,7 @@ fn several_servers() {
     assert_eq!(nodes(&lab), whole, "{}", first.text);
     let second = provision(&lab);
     second.ends_with(0);
-    for node in NODES {
+    for (node, _) in NODES {
         second.finished(node, 0, 0);
     }
     // What they expect of agents is the same, and bare; what they join with proves the first one.
