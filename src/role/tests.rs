@@ -451,6 +451,8 @@ fn restarts_and_reboots_of_members_of_the_cluster() {
         assert_eq!(handlers["reboot"].cluster.as_ref(), Some(&member));
         assert_eq!(handlers["restart"].cluster.as_ref(), Some(&member));
         assert_eq!(handlers["sshd"].cluster, None);
+        // While a server starts, its own agent says that it does not answer.
+        assert_eq!(handlers["restart"].fails_on.contains_key("failed to get CA certs"), drain);
         let advice = &handlers["restart"].fails_on["Node password rejected"];
         assert!(advice.contains(&format!("datahub remove {name} --gone")), "{advice}");
         assert!(handlers["reboot"].fails_on.is_empty() && handlers["sshd"].fails_on.is_empty());
