@@ -24,5 +24,11 @@ fn machines() -> String {
         assert_eq!(text.matches(cluster).count(), 1, "{cluster}");
         text = text.replace(cluster, "");
     }
+    // The components, and their variables.
+    for (begin, end) in [("components = [", "]\n"), ("# Of the components.", "\n\n")] {
+        let (before, rest) = text.split_once(begin).expect(begin);
+        let (_, after) = rest.split_once(end).expect(end);
+        text = format!("{before}\n{after}");
+    }
     text
 }
