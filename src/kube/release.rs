@@ -54,12 +54,13 @@ impl From<&PartialObjectMeta<Secret>> for Revision {
 }
 
 /// Whether the newest revision is deployed, and made since the chart was last changed here. Both times are the API
-/// server's.
-fn deployed(revisions: &[Revision], since: Option<Timestamp>) -> Check {
+/// server's, in whole seconds; `past` are the revisions up to a number, of which it is known that they are older.
+fn deployed(revisions: &[Revision], since: Option<Timestamp>, past: u64) -> Check {
     let Some(newest) = revisions.iter().max_by_key(|revision| revision.number) else {
         return Check::NotYet("Helm has not installed it yet".into());
     };
-    let is_old = since.is_some_and(|since| newest.made.is_some_and(|made| made < since));
+    let is_old =
+        newest.number <= past || since.is_some_and(|since| newest.made.is_some_and(|made| made < since));
     match newest.status.as_str() {
         _ if is_old => Check::NotYet("Helm has not come to its newest form yet".into()),
         "deployed" => Check::Done,
@@ -92,7 +93,7 @@ impl Cluster {
             return Ok(Some(format!("its installation has failed: {why}")));
         }
         let revisions = self.revisions(which, chart).await?;
-        if let Some(why) = deployed(&revisions, applied_at(chart)).unmet() {
+        if let Some(why) = deployed(&revisions, applied_at(chart), 0).unmet() {
             return Ok(Some(why));
         }
         for (workload, object) in self.workloads(which, chart).await? {
@@ -103,12 +104,23 @@ impl Cluster {
         Ok(None)
     }
 
-    /// Waits until a chart is released in its present form and its workloads are rolled out. A job that fails for
-    /// good ends it at once, with what the job said.
+    /// The number of a chart's newest revision; 0: there is none.
+    pub(super) async fn newest_revision(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+    ) -> Result<u64, Error> {
+        let revisions = self.revisions(which, chart).await?;
+        Ok(revisions.iter().map(|revision| revision.number).max().unwrap_or(0))
+    }
+
+    /// Waits until a chart is released in its present form, by a revision with a number above `past`, and its workloads
+    /// are rolled out. A job that fails for good ends it at once, with what the job said.
     pub(super) async fn wait_released(
         &self,
         which: &ObjectRef,
         chart: &DynamicObject,
+        past: u64,
         limit: Duration,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<(), Error> {
@@ -120,7 +132,7 @@ impl Cluster {
         let said = Mutex::new(String::new());
         let ended = tokio::select! {
             ended = self.wait(which, &fails, limit, &silent) => ended.map(|_| ()),
-            ended = self.wait_deployed(which, chart, limit, progress) => ended,
+            ended = self.wait_deployed(which, chart, past, limit, progress) => ended,
             never = self.listen(which, limit, &said, progress) => match never {},
         };
         let said = said.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -168,6 +180,7 @@ impl Cluster {
         &self,
         which: &ObjectRef,
         chart: &DynamicObject,
+        past: u64,
         limit: Duration,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<(), Error> {
@@ -176,7 +189,7 @@ impl Cluster {
         let since = applied_at(chart);
         let goal = Goal { what: which.to_string(), wanted: "released", limit, progress };
         self.until(&goal, api, config, |seen: &Seen<PartialObjectMeta<Secret>>| {
-            deployed(&seen.values().map(Revision::from).collect::<Vec<_>>(), since)
+            deployed(&seen.values().map(Revision::from).collect::<Vec<_>>(), since, past)
         })
         .await
     }
@@ -360,16 +373,27 @@ mod tests {
         };
         let not = |text: &str| Check::NotYet(text.into());
         let old = "Helm has not come to its newest form yet";
-        for (revisions, since, expected) in [
-            (vec![], None, not("Helm has not installed it yet")),
-            (vec![revision(1, "deployed", 5)], None, Check::Done),
-            (vec![revision(1, "deployed", 5)], Some(5), Check::Done),
-            (vec![revision(1, "deployed", 5)], Some(6), not(old)),
-            (vec![revision(9, "superseded", 5), revision(10, "deployed", 7)], Some(6), Check::Done),
-            (vec![revision(9, "deployed", 5), revision(10, "failed", 5)], None, not("revision 10 is failed")),
-            (vec![revision(1, "pending-install", 7)], Some(6), not("revision 1 is pending-install")),
+        for (revisions, since, past, expected) in [
+            (vec![], None, 0, not("Helm has not installed it yet")),
+            (vec![revision(1, "deployed", 5)], None, 0, Check::Done),
+            (vec![revision(1, "deployed", 5)], Some(5), 0, Check::Done),
+            (vec![revision(1, "deployed", 5)], Some(6), 0, not(old)),
+            (vec![revision(9, "superseded", 5), revision(10, "deployed", 7)], Some(6), 0, Check::Done),
+            (
+                vec![revision(9, "deployed", 5), revision(10, "failed", 5)],
+                None,
+                0,
+                not("revision 10 is failed"),
+            ),
+            (vec![revision(2, "deployed", 5)], Some(5), 2, not(old)),
+            (vec![revision(2, "superseded", 5), revision(3, "deployed", 5)], Some(5), 2, Check::Done),
+            (vec![revision(1, "pending-install", 7)], Some(6), 0, not("revision 1 is pending-install")),
         ] {
-            assert_eq!(deployed(&revisions, since.map(time)), expected, "{revisions:?} {since:?}");
+            assert_eq!(
+                deployed(&revisions, since.map(time), past),
+                expected,
+                "{revisions:?} {since:?} {past}"
+            );
         }
     }
 }

@@ -93,10 +93,10 @@ impl Cluster {
             self.wait_for_kind(&which, limit, progress).await?;
             self.wait(&which, &there, limit, progress).await?;
         }
-        if wanted.expects.contains(&Expectation::Released) {
-            self.clear_failed_release(&which).await?;
-        }
-        let applied = self.apply(&object).await?;
+        let (applied, past) = match wanted.expects.contains(&Expectation::Released) {
+            true => self.apply_chart(&which, &object).await?,
+            false => (self.apply(&object).await?, 0),
+        };
         for expectation in &wanted.expects {
             match expectation {
                 Expectation::Established(names) => {
@@ -107,11 +107,31 @@ impl Cluster {
                 Expectation::RolledOut => {
                     self.wait(&which, &Condition::rolled_out(), limit, progress).await?;
                 }
-                Expectation::Released => self.wait_released(&which, &applied, limit, progress).await?,
+                Expectation::Released => {
+                    self.wait_released(&which, &applied, past, limit, progress).await?;
+                }
                 Expectation::Synced => self.wait_synced(&which, &applied, limit, progress).await?,
             }
         }
         Ok(())
+    }
+
+    /// Applies a HelmChart, and says up to which number the revisions of its release are of an older form.
+    async fn apply_chart(
+        &self,
+        which: &ObjectRef,
+        chart: &DynamicObject,
+    ) -> Result<(DynamicObject, u64), Error> {
+        self.clear_failed_release(which).await?;
+        let before = match self.get(which).await {
+            Err(Error::UnknownKind { .. }) => None,
+            found => found?,
+        };
+        let newest = self.newest_revision(which, chart).await?;
+        let applied = self.apply(chart).await?;
+        let generation = |chart: &DynamicObject| chart.metadata.generation;
+        let is_changed = before.is_none_or(|before| generation(&before) != generation(&applied));
+        Ok((applied, if is_changed { newest } else { 0 }))
     }
 
     /// The first expectation that does not hold, in words.
