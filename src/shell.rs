@@ -35,6 +35,12 @@ pub fn whole_or_nothing(script: &str) -> String {
     format!("{{\n{script}\nexit $?\n}}\n")
 }
 
+/// The same for a shell that goes on to read another script afterwards: in a subshell, so that one leaves nothing
+/// behind for the next, and with nothing to read, which would be the next.
+pub fn one_of_many(script: &str) -> String {
+    format!("(\n{script}\n) </dev/null\n")
+}
+
 /// Fails unless this machine's `sh`, dash on Debian, can read the script.
 #[cfg(test)]
 #[track_caller]
@@ -68,9 +74,28 @@ mod tests {
 
     #[test]
     fn half_a_script_does_nothing() {
-        let script = whole_or_nothing("echo ran");
-        let half = &script[..script.len() - 4];
-        let out = std::process::Command::new("sh").arg("-c").arg(half).output().expect("sh runs");
-        assert_eq!(out.stdout, b"");
+        for script in [whole_or_nothing("echo ran"), one_of_many("echo ran")] {
+            let half = &script[..script.len() - 14];
+            let out = std::process::Command::new("sh").arg("-c").arg(half).output().expect("sh runs");
+            assert_eq!(out.stdout, b"", "{half}");
+        }
+    }
+
+    #[test]
+    fn one_of_many_scripts_leaves_the_next_as_it_would_be() {
+        let scripts =
+            ["cd /; umask 0; set -e; x=y; f() { :; }; cat; exit 3", "echo \"$PWD $(umask) $x $-\"; f"];
+        let many: String = scripts.map(one_of_many).concat();
+        let run = |text: &str| {
+            let mut sh = std::process::Command::new("sh");
+            sh.arg("-s").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let mut child = sh.stderr(std::process::Stdio::null()).spawn().expect("sh runs");
+            std::io::Write::write_all(&mut child.stdin.take().expect("piped"), text.as_bytes())
+                .expect("read");
+            child.wait_with_output().expect("ends")
+        };
+        let (after, alone) = (run(&many), run(&one_of_many(scripts[1])));
+        assert!(!alone.stdout.is_empty());
+        assert_eq!(after, alone);
     }
 }

@@ -139,29 +139,43 @@ async fn a_whole_answer_is_not_kept_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shell_waits_for_the_next_change() {
+async fn one_shell_makes_all_changes() {
     let Some(server) = Server::start() else { return };
     let node = server.connect().await;
     let say = |text: &str| Script::new(text).until(|out| out.ends_with(b"\n"));
-    // Shells of this connection, once they are as many as expected or do not become so.
-    let shells = async |expected: u32| {
-        let count = format!(
-            "for i in $(seq 50); do n=$(ps -o args= --ppid $PPID | grep -c '^sh -s'); \
-             [ $n != {expected} ] || break; sleep 0.1; done; echo $n"
-        );
-        let counted = node.run(&say(&count)).await.expect("runs");
-        String::from_utf8_lossy(&counted.stdout).trim().parse::<u32>().expect("a number")
+    let said = async |script: &Script| {
+        let output = node.run(script).await.expect("runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
-    assert_eq!(shells(1).await, 1, "none is kept before something is changed");
+    let process = say("echo $$");
+    assert_ne!(said(&process).await, said(&process).await, "none is kept before something is changed");
     let (_, hold) = node.hold(&Script::new("echo held; cat >/dev/null")).await.expect("held");
-    for _ in 0..3 {
-        assert_eq!(shells(3).await, 3, "the held one, the running one, and the next");
+    let mut shell = said(&process).await;
+    for script in ["cd /; umask 0; x=left; f() { :; }; exec 9<.; echo on", "exit 3; echo", "cat; echo on"] {
+        let ends = say(&format!("({script}); echo"));
+        assert!(node.run(&ends).await.is_ok(), "{script}");
+        assert_eq!(said(&process).await, shell, "after {script}");
     }
-    // Whatever ends it: the next script runs.
-    for _ in 0..5 {
-        let ended = say("for p in $(ps -o pid= --ppid $PPID); do [ $p = $$ ] || kill -9 $p; done; echo ok");
-        assert_eq!(node.run(&ended).await.expect("runs").stdout, b"ok\n");
+    let left = "echo \"$(umask) $x $(command -v f)\"; ";
+    assert_eq!(said(&say(left)).await, "0022", "nothing of one script is there for the next");
+
+    // Whatever ends it, before, in the middle or after: the next script runs, in a new one.
+    let once = server.path("once").display().to_string();
+    let killed = [
+        "(sleep 0.1; kill -9 $$) >/dev/null 2>&1 & echo on".to_owned(),
+        format!("[ -e {once} ] || {{ touch {once}; kill -9 $$; }}; echo on"),
+    ];
+    for script in &killed {
+        assert_eq!(said(&say(script)).await, "on", "{script}");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let next = said(&process).await;
+        assert_ne!(next, shell, "{script}");
+        shell = next;
     }
+    // One that does not answer is left to it.
+    let slow = say("sleep 4; echo late").timeout(Duration::from_millis(500));
+    assert!(matches!(node.run(&slow).await, Err(Error::Timeout(_))));
+    assert_ne!(said(&process).await, shell);
     drop(hold);
 }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod failure;
 mod handler;
 mod lock;
+mod settle;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use failure::transport_failure;
+use settle::Settling;
 
 use super::event::{Event, Failure, Summary};
 use super::{Context, Interrupt, Target, step};
@@ -54,6 +56,8 @@ pub(super) struct Run<'a> {
     changed: Vec<String>,
     /// Label and text of every note given.
     noted: BTreeSet<(String, String)>,
+    /// What was started a moment ago.
+    settling: Vec<Settling>,
     lock: Option<Hold>,
     started: Instant,
     pub summary: Summary,
@@ -85,6 +89,7 @@ impl<'a> Run<'a> {
             dirty: false,
             changed: Vec::new(),
             noted: BTreeSet::new(),
+            settling: Vec::new(),
             lock: None,
             started,
             summary: Summary::default(),
@@ -136,6 +141,7 @@ impl<'a> Run<'a> {
                 notified.extend(planned.notify.iter().cloned());
             }
         }
+        self.settle(role).await?;
         let mut left_over = self.left_over(role)?;
         if !left_over.is_empty() && !self.context.dry_run && self.lock.is_none() {
             self.lock_and_look(role, Vec::new()).await?;
@@ -235,6 +241,9 @@ impl<'a> Run<'a> {
             notify: self.described(role, planned),
         });
         if !self.context.dry_run {
+            if change.after_settling {
+                self.settle(role).await?;
+            }
             self.apply(role, planned, later.first(), &change).await?;
             self.changed.push(planned.label());
         }
@@ -314,17 +323,9 @@ impl<'a> Run<'a> {
         let output = output.map_err(|e| self.step_failure(role, Some(planned), &e))?;
         if let Some(id) = long {
             // A courtesy, as the next run's lock clears it away too.
-            let _ = self.run(&Script::new(step::forget(&id))).await;
+            let _ = self.run(&asking(&Probe::new([]).after(step::forget(&id)))).await;
         }
-        let broken = |error| self.broken(Some((role, Some(planned))), &output, &error);
-        let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
-        if status != 0 {
-            let failure =
-                self.failure(role, Some(planned), format!("the change failed with status {status}"));
-            return Err(failure.printed(self.last_lines(&text)).into());
-        }
-        let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
-        self.seen.extend(answers);
+        let text = self.read_back(role, planned, &probe, &output)?;
         if let Some(call) = &change.cluster {
             self.call(role, planned, call).await?;
         }
@@ -336,6 +337,7 @@ impl<'a> Run<'a> {
             failure.output = self.last_lines(&text);
             return Err(failure.into());
         }
+        self.settling.extend(change.settles.clone().and_then(|shell| Settling::new(role, planned, shell)));
         // What only shows once the change is made: that a unit does not run in a container.
         self.notes(role, planned);
         self.emit(Event::Changed {
@@ -345,6 +347,26 @@ impl<'a> Run<'a> {
             milliseconds: started.elapsed().as_millis() as u64,
         });
         Ok(())
+    }
+
+    /// What a step printed that has succeeded; what was asked after it is seen from here on.
+    fn read_back(
+        &mut self,
+        role: &RolePlan,
+        planned: &Planned,
+        probe: &Probe,
+        output: &Output,
+    ) -> Result<String, Stop> {
+        let broken = |error| self.broken(Some((role, Some(planned))), output, &error);
+        let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
+        if status != 0 {
+            let failure =
+                self.failure(role, Some(planned), format!("the change failed with status {status}"));
+            return Err(failure.printed(self.last_lines(&text)).into());
+        }
+        let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
+        self.seen.extend(answers);
+        Ok(text)
     }
 
     /// Tells, until the guard is dropped, what a long step prints: that apt waits for another program's lock, say.
@@ -394,9 +416,9 @@ impl<'a> Run<'a> {
             "run {} by {}: {} changed, {} handlers",
             self.context.run, self.context.owner, self.summary.changed, self.summary.handlers
         );
-        let script = Script::new(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
+        let logging = Probe::new([]).after(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
         // The node's journal is a courtesy; the operator's record is the one that counts.
-        let _ = self.transport.run(&script).await;
+        let _ = self.transport.run(&asking(&logging)).await;
         Ok(())
     }
 

@@ -104,11 +104,11 @@ fn mark(marks: &[String]) -> String {
 /// it hangs.
 ///
 /// The inner subshell must not be the last command of the outer one: dash would run it in the outer's process, and
-/// closing the descriptor there lets the lock go.
+/// closing the descriptor there lets the lock go. Its process is not `$$`, which is the first shell's in all of them.
 pub fn short(what: &str, shell: &str) -> String {
     format!(
-        "umask 022; mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
-         echo \"$(exec sh -c 'echo \"$PPID\"')\" {} >/run/datahub/step\n{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
+        "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
+         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
         quote(what)
     )
 }

@@ -104,7 +104,9 @@ impl Resource for Command {
             return Ok(Verdict::Converged);
         }
         let change = Change::new(vec![self.difference()], self.shell());
-        Ok(Verdict::Differs(Change { timeout: self.timeout(), long: self.long, ..change }))
+        // Nobody can tell what it needs.
+        let after_settling = true;
+        Ok(Verdict::Differs(Change { timeout: self.timeout(), long: self.long, after_settling, ..change }))
     }
 
     fn check(&self) -> Result<(), String> {

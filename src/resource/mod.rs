@@ -114,6 +114,10 @@ pub struct Change {
     pub cluster: Option<Box<ClusterCall>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
+    /// Whether it stays as it is shows only a moment later: shell that fails, and says why, if it has not.
+    pub settles: Option<String>,
+    /// Only once all that was started before it has settled.
+    pub after_settling: bool,
     /// What `shell` starts it starts last, with all that it has changed: a handler need not restart it once more.
     pub starts_last: bool,
 }
@@ -130,6 +134,8 @@ impl Change {
             fetch: None,
             cluster: None,
             long: false,
+            settles: None,
+            after_settling: false,
             starts_last: false,
         }
     }
@@ -140,6 +146,11 @@ impl Change {
         self.timeout = self.timeout.max(next.timeout);
         self.long |= next.long;
         self.starts_last &= next.starts_last;
+        self.after_settling |= next.after_settling;
+        self.settles = match (self.settles.take(), next.settles) {
+            (Some(own), Some(next)) => Some(own + &next),
+            (own, next) => own.or(next),
+        };
         self.transfer = self.transfer.take().or(next.transfer);
         self.fetch = self.fetch.take().or(next.fetch);
         self.cluster = self.cluster.take().or(next.cluster);

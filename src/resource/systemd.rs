@@ -125,34 +125,55 @@ reload() {
 loaded() {
     case $(property LoadState) in bad-setting | error) explain 'systemd refuses its content' ;; esac
 }
-trace() {
+"#;
+
+/// `up`: whether a unit that was started is what it should be since.
+const UP: &str = r#"trace() {
     mkdir -p -- "${trace%/*}" && ln -sfn "$1" "$trace" || fail 'cannot note what its start came to'
 }
-"#;
-
-/// `start VERB`, with VERB `start` or `restart`: starts and makes sure that it stays up. A service that is up as
-/// soon as its process is made gets a second to fail in; all others tell by themselves when they are up.
-const START: &str = r#"start() {
-    rm -f -- "$trace"
-    conditions=$(systemd-analyze condition --unit="$unit" 2>&1)
-    case $conditions in *'Conditions failed.'*)
-        UNMET
+up() {
+    state=$(systemctl show -p Type -p RemainAfterExit -p ActiveState -p SubState -- "$unit")
+    case $state in
+    *ActiveState=failed* | *SubState=auto-restart*) explain 'failed right after its start' ;;
+    *ActiveState=inactive*) ;;
+    *) return ;;
     esac
-    launch "$1"
-    case $(property Type) in simple | exec | idle) sleep 1 ;; esac
-    case $(property ActiveState)/$(property SubState) in
-    failed/* | */auto-restart*) explain 'failed right after its start' ;;
-    inactive/*)
-        [ "$(property Type)/$(property RemainAfterExit)" = oneshot/no ] ||
-            explain 'ended right after its start; if that is its purpose it needs Type=oneshot'
-        trace done ;;
-    esac
+    case $state in *Type=oneshot*) case $state in *RemainAfterExit=no*)
+        trace done
+        return ;;
+    esac ;; esac
+    explain 'ended right after its start; if that is its purpose it needs Type=oneshot'
 }
 "#;
 
+const STAYS: &str = "[ -L \"$trace\" ] || up\n";
+/// A service that is up as soon as its process is made; all others tell by themselves when they are up.
+const FAILS_SOON: &str = "case $(property Type) in simple | exec | idle) sleep 1 ;; esac\n";
+
+/// `start VERB`, with VERB `start` or `restart`: starts it, and looks whether it is up.
+const START: &str = r#"start() {
+    [ ! -L "$trace" ] || rm -f -- "$trace"
+    case $(systemctl cat -- "$unit" 2>/dev/null) in *Condition*)
+        conditions=$(systemd-analyze condition --unit="$unit" 2>&1)
+        case $conditions in *'Conditions failed.'*)
+            UNMET
+        esac ;;
+    esac
+    launch "$1"
+    up
+}
+"#;
+
+/// What becomes of unmet start conditions on a machine that is whole, and in a container.
+const UNMET_FAILS: &str = r#"printf '%s\n' "$conditions" | grep ' failed' >&2
+            fail 'its start conditions are not met' ;;"#;
+const UNMET_NOTED: &str = "trace unmet\n            return ;;";
+
+/// Nobody has said what to listen for.
+const UNHEARD: &str = "heard() { return 1; }\n";
+
 /// systemd knows best when a start is over.
-const LAUNCH: &str = r#"heard() { return 1; }
-launch() { systemctl "$1" -- "$unit" || explain "cannot be started (systemctl $1)"; }
+const LAUNCH: &str = r#"launch() { systemctl "$1" -- "$unit" || explain "cannot be started (systemctl $1)"; }
 "#;
 
 /// A service that is refused may go on trying until systemd's patience is at its end. Its log says so at once, and is
@@ -196,7 +217,7 @@ pub fn script(unit: &str, container: bool, commands: &str) -> String {
 /// [`script`], its starts given up as soon as the unit's log says that they will come to nothing.
 pub fn watched(unit: &str, container: bool, fails_on: &FailsOn, commands: &str) -> String {
     let launch = match fails_on.is_empty() {
-        true => LAUNCH.to_owned(),
+        true => format!("{UNHEARD}{LAUNCH}"),
         false => {
             let text = |(text, advice): (&String, &String)| {
                 let (text, advice) = (quote(text), quote(advice));
@@ -207,24 +228,34 @@ pub fn watched(unit: &str, container: bool, fails_on: &FailsOn, commands: &str) 
         }
     };
     let start = START.replace("UNMET", if container { UNMET_NOTED } else { UNMET_FAILS });
-    let start = if commands.lines().any(|line| line.starts_with("start ")) { start } else { String::new() };
-    format!(
-        "(\nunit={} trace={}\n{FUNCTIONS}{launch}{start}{commands}) || exit 1\n",
-        quote(unit),
-        quote(&trace_path(unit))
-    )
+    let start = match starts(commands) {
+        true => format!("{launch}{UP}{start}"),
+        false => UNHEARD.to_owned(),
+    };
+    about(unit, &format!("{start}{commands}"))
 }
 
-/// Reads the unit's file anew and restarts it, for a handler. That its start conditions are not met is its resource's
-/// to complain of.
+/// Whether commands for [`script`] start something.
+pub fn starts(commands: &str) -> bool {
+    commands.lines().any(|line| line.starts_with("start "))
+}
+
+/// Whether a unit has stayed up, a while after it was started: most services are up as soon as their process is made,
+/// and fail then. One that has left a trace is not meant to.
+pub fn has_stayed_up(unit: &str) -> String {
+    about(unit, &format!("{UNHEARD}{UP}{STAYS}"))
+}
+
+fn about(unit: &str, commands: &str) -> String {
+    let (name, trace) = (quote(unit), quote(&trace_path(unit)));
+    format!("(\nunit={name} trace={trace}\n{FUNCTIONS}{commands}) || exit 1\n")
+}
+
+/// Reads the unit's file anew and restarts it, for a handler, which is done only once the unit has had its second to
+/// fail in. That its start conditions are not met is its resource's to complain of.
 pub fn restart(unit: &str, fails_on: &FailsOn) -> String {
-    watched(unit, true, fails_on, "reload\nstart restart\n")
+    watched(unit, true, fails_on, &format!("reload\nstart restart\n{FAILS_SOON}{STAYS}"))
 }
-
-/// What becomes of unmet start conditions on a machine that is whole, and in a container.
-const UNMET_FAILS: &str = r#"printf '%s\n' "$conditions" | grep ' failed' >&2
-        fail 'its start conditions are not met' ;;"#;
-const UNMET_NOTED: &str = "trace unmet\n        return ;;";
 
 #[cfg(test)]
 mod tests {

@@ -83,7 +83,9 @@ impl Write<'_> {
              fail() {{ printf '%s\\n' \"$path: $1\" >&2; exit 1; }}\n\
              [ -d \"$folder\" ] || fail 'its folder does not exist; declare it before the file'\n\
              [ ! -d \"$path\" ] || fail 'is a directory'\n\
-             rm -f -- \"$folder/$prefix\"??????\n\
+             for stale in \"$folder/$prefix\"??????; do\n\
+             {{ [ ! -e \"$stale\" ] && [ ! -L \"$stale\" ]; }} || rm -f -- \"$stale\"\n\
+             done\n\
              trap 'rm -f -- \"$tmp\" \"$old\"' EXIT\n\
              trap 'exit 1' HUP INT TERM\n\
              tmp=$(mktemp -- \"$folder/$prefix\"XXXXXX) || fail 'cannot make a temporary file beside it'\n\
@@ -105,8 +107,13 @@ impl Write<'_> {
                 "{{ {unchanged}; }} || cmp -s -- \"$tmp\" \"$path\" || fail 'changed since it was looked at; run again'\n"
             ));
         }
+        // It is root's already, but for the group in a folder that gives its own.
+        let owned = match (self.owner, self.group) {
+            ("root", "root") => "[ ! -g \"$folder\" ] || ",
+            _ => "",
+        };
         sh.push_str(&format!(
-            "chown -- {} \"$tmp\" || fail 'cannot set its owner'\n\
+            "{owned}chown -- {} \"$tmp\" || fail 'cannot set its owner'\n\
              chmod -- {} \"$tmp\" || fail 'cannot set its mode'\n",
             quote(&format!("{}:{}", self.owner, self.group)),
             quote(self.mode),

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::file::File;
 use super::systemd::{
-    FailsOn, Trace, UNIT_FOLDER, check_content, check_name, has_line, is_oneshot, is_template, trace_path,
-    watched,
+    FailsOn, Trace, UNIT_FOLDER, check_content, check_name, has_line, has_stayed_up, is_oneshot, is_template,
+    starts, trace_path, watched,
 };
 use super::{Change, Difference, Resource, Verdict};
 use crate::probe::{Answers, FileType, Question, Unanswered, Unit as Seen};
@@ -393,8 +393,10 @@ impl Resource for Unit {
         }
         let waits = steps.has(Stage::Start) || steps.has(Stage::Stop);
         let commands: String = steps.shell.into_values().collect();
+        let service = self.name.ends_with(".service");
         let change = Change {
             starts_last: true,
+            settles: (service && starts(&commands)).then(|| has_stayed_up(&self.name)),
             ..Change::new(
                 steps.differences,
                 watched(&self.name, seen.facts.container, &self.fails_on, &commands),

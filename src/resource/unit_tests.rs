@@ -55,7 +55,7 @@ fn diff(fields: &str, unit: Seen, file: Option<&str>, trace: &str, container: bo
 
 fn commands(change: &Change) -> Vec<&str> {
     let verbs = ["unmask", "daemon-reload", "disable", "stop", "mask", "enable", "reenable"];
-    let body = change.shell.rsplit_once("trace()").expect("functions come first").1;
+    let body = change.shell.rsplit_once("loaded()").expect("functions come first").1;
     body.lines()
         .filter_map(|line| match line {
             "reload" => Some("daemon-reload"),
@@ -281,14 +281,18 @@ LOAD=loaded
 systemctl() {
     case $1 in
     show)
-        case $3 in
-        ActiveState) echo "$ACTIVE" ;; SubState) echo "$SUB" ;; Type) echo "$TYPE" ;;
-        RemainAfterExit) echo no ;; LoadState) echo "$LOAD" ;;
-        InvocationID) [ ! -s "$log" ] || echo new ;;
+        case $* in
+        *' -P LoadState '*) echo "$LOAD" ;;
+        *' -P ActiveState '*) echo "$ACTIVE" ;;
+        *' -P Type '*) echo "$TYPE" ;;
+        *' -P InvocationID '*) [ ! -s "$log" ] || echo new ;;
         # One look after another finds it at work, as many times as $AT_WORK has words.
-        Job) set -- $(cat "$log.looks" 2>/dev/null) x; echo >>"$log.looks" x; [ $# -gt ${AT_WORK:-0} ] || echo 7 ;;
+        *' -P Job '*)
+            set -- $(cat "$log.looks" 2>/dev/null) x; echo >>"$log.looks" x; [ $# -gt ${AT_WORK:-0} ] || echo 7 ;;
+        *) printf '%s\n' "Type=$TYPE" RemainAfterExit=no "ActiveState=$ACTIVE" "SubState=$SUB" ;;
         esac ;;
     --no-block) echo "$2" >>"$log" ;;
+    cat) [ -z "$UNMET" ] || echo ConditionACPower=true ;;
     *) echo "$1" >>"$log" ;;
     esac
 }
@@ -297,15 +301,19 @@ journalctl() { case "$*" in *_SYSTEMD_INVOCATION_ID=new) printf '%s\n' "$SAID" ;
 sleep() { :; }
 "#;
 
-/// Runs the step for `fields` on a unit that is down; gives its error, what systemctl was told and the trace.
-fn rehearse(fields: &str, state: &str, container: bool) -> (Result<(), String>, String, String) {
+/// Runs the step for `fields` on a unit that is down, and what looks at it later; gives their error, what systemctl was
+/// told and the trace.
+fn rehearse(fields: &str, state: [&str; 2], container: bool) -> (Result<(), String>, String, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let Verdict::Differs(change) = diff(fields, loaded("inactive", "disabled"), None, "", container) else {
         panic!("differs")
     };
-    let script = change.shell.replace("/run/datahub/started", &at("started"));
-    let script = format!("log={}\n{STAND_INS}\n{state}\n{script}", at("log"));
+    let [now, later] = state;
+    let settles = change.settles.as_deref().expect("a service that is started");
+    let script = format!("{now}\n{}\n{later}\n{settles}", change.shell)
+        .replace("/run/datahub/started", &at("started"));
+    let script = format!("log={}\n{STAND_INS}\n{script}", at("log"));
     // dash allows no hyphen in a function's name.
     let result = run(&script.replace("systemd-analyze", "systemd_analyze"));
     let log = std::fs::read_to_string(at("log")).unwrap_or_default();
@@ -351,14 +359,20 @@ fn the_shell_starts_and_looks_whether_it_stays_up() {
         ),
         ("UNMET=1", true, Ok(()), "enable ", "unmet"),
     ];
-    for (state, container, expected, log, trace) in cases {
+    let cases =
+        cases.map(|(state, container, expected, log, trace)| ([state, ""], container, expected, log, trace));
+    let later = [
+        ([up, "ACTIVE=failed SUB=failed"], false, Err("failed right after"), "enable start ", ""),
+        ([up, "ACTIVE=inactive SUB=dead"], false, Err("ended right after"), "enable start ", ""),
+    ];
+    for (state, container, expected, log, trace) in cases.into_iter().chain(later) {
         let (result, did, left) = rehearse(both, state, container);
-        assert_eq!((did.as_str(), left.as_str()), (log, trace), "{state}");
+        assert_eq!((did.as_str(), left.as_str()), (log, trace), "{state:?}");
         match (expected, result) {
-            (Ok(()), result) => assert_eq!(result, Ok(()), "{state}"),
+            (Ok(()), result) => assert_eq!(result, Ok(()), "{state:?}"),
             (Err(part), result) => {
-                let error = result.expect_err(state);
-                assert!(error.contains(part), "{state}: {error}");
+                let error = result.expect_err(state[0]);
+                assert!(error.contains(part), "{state:?}: {error}");
             }
         }
     }
@@ -405,7 +419,7 @@ fn a_start_that_will_come_to_nothing_is_not_waited_for() {
         (format!("{failed}; SAID=hello"), Err("hint: more of its log: datahub exec --node NAME"), "start "),
     ];
     for (state, expected, verb) in cases {
-        let (result, did, _) = rehearse(watched, &state, false);
+        let (result, did, _) = rehearse(watched, [&state, ""], false);
         assert_eq!(did, verb, "{state}");
         match (expected, result) {
             (Ok(()), result) => assert_eq!(result, Ok(()), "{state}"),

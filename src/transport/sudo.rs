@@ -53,6 +53,11 @@ impl Way {
         })
     }
 
+    /// What goes to the input of a shell that has become root already, to run `script` and be there for another one.
+    pub fn further_input(script: &str) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(crate::shell::one_of_many(script).into_bytes())
+    }
+
     /// Whether the command's input ends at once, even where a script would keep it open.
     pub fn is_check(&self) -> bool {
         matches!(self, Self::Check(_))

@@ -151,3 +151,25 @@ fn a_short_step_that_timed_out_goes_on_without_its_connection() {
     running.end().status(0).has(&["\"changed\":0"]);
     settled(&lab);
 }
+
+#[test]
+fn a_service_that_ends_soon_after_its_start_fails_the_run() {
+    let service = |ends: &str| {
+        format!(
+            "[[resource]]\n[resource.unit]\nname = \"brief.service\"\nstarted = true\n\
+             content = \"[Service]\\nExecStart=/bin/sh -c 'sleep 0.4; {ends}'\\n\"\n{FILE}"
+        )
+    };
+    let Some(lab) = alpha("brief", &service("exit 3")) else { return };
+    for (ends, why) in [("exit 3", "failed right after its start"), ("exit 0", "ended right after its start")]
+    {
+        role(&lab, &service(ends));
+        // What stands behind it does not wait for it to settle; nor is it taken for done.
+        fails(&lab, &["unit brief.service", why, "role.toml:3"]);
+        assert_eq!(lab.sh("alpha", "cat /etc/tested"), "tested");
+        lab.sh("alpha", "systemctl stop brief.service; rm /etc/tested");
+    }
+    role(&lab, &service("exec sleep infinity"));
+    converges(&lab);
+    assert_eq!(lab.sh("alpha", "systemctl is-active brief.service"), "active");
+}

@@ -36,34 +36,27 @@ pub async fn run(
     whole: Option<fn(&[u8]) -> bool>,
     limit: Duration,
 ) -> Result<Output, Error> {
-    let started = async {
-        let started = start(session, command).await?;
-        finish(session, started, input, whole).await
+    let finished = async {
+        let Started { mut read, write, mut collected } = start(session, command).await?;
+        let mut reading = Reading { session, read: &mut read, collected: &mut collected, whole };
+        beside(reading.until_end(), send(session, &write, input, true)).await
     };
-    timeout(limit, started).await.unwrap_or(Err(Error::Timeout(limit)))
-}
-
-/// The same for a command that was started beforehand.
-pub async fn run_started(
-    session: &Session,
-    started: Started,
-    input: &[u8],
-    whole: fn(&[u8]) -> bool,
-    limit: Duration,
-) -> Result<Output, Error> {
-    let finished = finish(session, started, input, Some(whole));
     timeout(limit, finished).await.unwrap_or(Err(Error::Timeout(limit)))
 }
 
-async fn finish(
+/// Gives a shell a script and reads up to the end of its answer. The shell then waits for the next one, unless it
+/// ended before its answer was whole.
+pub async fn ask(
     session: &Session,
-    started: Started,
-    input: &[u8],
-    whole: Option<fn(&[u8]) -> bool>,
+    shell: &mut Started,
+    script: &[u8],
+    whole: fn(&[u8]) -> bool,
+    limit: Duration,
 ) -> Result<Output, Error> {
-    let Started { mut read, write, mut collected } = started;
-    let mut reading = Reading { session, read: &mut read, collected: &mut collected, whole };
-    beside(reading.until_end(), send(session, &write, input, true)).await
+    let Started { read, write, collected } = shell;
+    let mut reading = Reading { session, read, collected, whole: Some(whole) };
+    let answered = beside(reading.until_end(), send(session, write, script, false));
+    timeout(limit, answered).await.unwrap_or(Err(Error::Timeout(limit)))
 }
 
 /// What became of a script that is to be fed.
@@ -180,7 +173,7 @@ impl Drop for Writer {
     }
 }
 
-/// A command that waits for its input, and what it has printed so far.
+/// A command that waits for input, and what it has printed so far.
 pub struct Started {
     read: ChannelReadHalf,
     write: Writer,

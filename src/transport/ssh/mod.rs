@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, RwLock};
-use tokio::task::JoinHandle;
 
 use super::prompt::{NoPrompts, Prompter, Secret};
 use super::sudo::{Root, Way};
@@ -94,21 +93,15 @@ pub struct Ssh {
     round_trips: AtomicUsize,
     /// Something is being changed: one script follows the other.
     busy: AtomicBool,
-    /// The shell of the next script, started while the one before it runs.
-    spare: Mutex<Option<Spare>>,
+    /// The shell that has run the script before, and waits for the next one.
+    kept: Mutex<Option<Kept>>,
 }
 
-/// A shell that becomes root and waits for its script: logging in to a channel and sudo take their time.
-struct Spare {
+/// A shell that has become root. To start one for each of many small changes would take longer than they do.
+struct Kept {
     session: Arc<Session>,
     command: &'static str,
-    started: JoinHandle<Result<channel::Started, Error>>,
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        self.started.abort();
-    }
+    shell: channel::Started,
 }
 
 impl Ssh {
@@ -125,7 +118,7 @@ impl Ssh {
             root,
             round_trips: AtomicUsize::new(0),
             busy: AtomicBool::new(false),
-            spare: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -134,42 +127,39 @@ impl Ssh {
         self.session.read().await.clone()
     }
 
-    /// Runs a script by the shell that was started for it, or by a new one.
+    /// Runs a script in a shell of its own, or between the others of a run.
     async fn run_way(&self, session: &Arc<Session>, way: &Way, script: &Script) -> Result<Output, Error> {
-        let (command, input) = (way.command(), way.input(&script.text));
+        let command = way.command();
         // Not where sudo waits for a password: one that it is never given counts as a failed attempt.
         if let (Some(whole), Way::Root | Way::Sudo) = (script.whole, way)
-            && let Some(shell) = self.ready(session, command).await
+            && self.busy.load(Ordering::Relaxed)
         {
-            match channel::run_started(session, shell, &input, whole, script.timeout).await {
-                Ok(output) if whole(&output.stdout) => return Ok(output),
-                // Something may have ended the shell while it waited: a new one says what is the matter.
+            let mut shell = self.shell(session, command).await?;
+            let input = Way::further_input(&script.text);
+            match channel::ask(session, &mut shell, &input, whole, script.timeout).await {
+                Ok(output) if whole(&output.stdout) => {
+                    *self.kept.lock().await = Some(Kept { session: session.clone(), command, shell });
+                    return Ok(output);
+                }
+                // Something has ended the shell: a new one says what is the matter.
                 Ok(_) | Err(Error::Lost(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         let whole = script.whole.filter(|_| !way.is_check());
-        channel::run(session, command, &input, whole, script.timeout).await
+        channel::run(session, command, &way.input(&script.text), whole, script.timeout).await
     }
 
-    /// The shell that waits for the next script, if there is one, and a new one in its place.
-    async fn ready(&self, session: &Arc<Session>, command: &'static str) -> Option<channel::Started> {
-        if !self.busy.load(Ordering::Relaxed) {
-            return None;
+    /// The shell that waits for a script, or a new one. It is nobody else's until it is put back.
+    async fn shell(&self, session: &Arc<Session>, command: &'static str) -> Result<channel::Started, Error> {
+        let kept = self.kept.lock().await.take();
+        if let Some(mut kept) =
+            kept.filter(|kept| Arc::ptr_eq(&kept.session, session) && kept.command == command)
+            && kept.shell.waits(session).await
+        {
+            return Ok(kept.shell);
         }
-        let starting = session.clone();
-        let next = Spare {
-            session: session.clone(),
-            command,
-            started: tokio::spawn(async move { channel::start(&starting, command).await }),
-        };
-        let mut spare = self.spare.lock().await.replace(next)?;
-        if !Arc::ptr_eq(&spare.session, session) || spare.command != command {
-            return None;
-        }
-        // What went wrong with it will show again with a new one.
-        let mut shell = (&mut spare.started).await.ok()?.ok()?;
-        shell.waits(session).await.then_some(shell)
+        channel::start(session, command).await
     }
 }
 
