@@ -115,8 +115,10 @@ fn what_a_terminal_would_obey_is_shown_not_sent() {
     let lists = "[[resource]]\n[resource.package]\nnames = [\"hello\"]\nversion = \"9\"\n\
          [[resource]]\n[resource.link]\npath = \"/etc/linked\"\ntarget = \"/etc/hosts\"\n\
          [[resource]]\n[resource.line]\npath = \"/etc/evil\"\nline = \"good\"\n";
+    // What a step prints and writes over, like a progress bar, is left out.
+    let said = EVIL.replace("\\r", "");
     let fails_so = format!(
-        "[[resource]]\n[resource.command]\nname = \"evil\"\nrun = '''\nprintf '{EVIL}\\n'\nprintf 'on stderr {EVIL}\\n' >&2\nexit 3'''\ncreates = \"/etc/made\"\n"
+        "[[resource]]\n[resource.command]\nname = \"evil\"\nrun = '''\nprintf 'gone\\r{said}\\n'\nprintf 'on stderr {said}\\n' >&2\nexit 3'''\ncreates = \"/etc/made\"\n"
     );
     let Some(lab) = alpha("escapes", &format!("{lists}{FILE}")) else { return };
     lab.sh("alpha", &format!("printf '{EVIL}\\n' >/etc/tested; cp /etc/tested /etc/evil; ln -s \"$(printf '{EVIL}')\" /etc/linked"));
@@ -156,7 +158,7 @@ fn what_a_terminal_would_obey_is_shown_not_sent() {
         assert!(plain.matches("\\u{1b}]0;owned").count() >= times, "{plain}");
         assert!(plain.contains("\\u{202e}back") && plain.contains("\\u{9b}31337m"), "{plain}");
     }
-    fails(&lab, &["command evil", "ended with status 3", "on stderr", "\\u{1b}c"]);
+    fails(&lab, &["command evil", "ended with status 3", "on stderr", "\\u{1b}c"]).lacks(&["gone"]);
     lab.sh("alpha", "rm /usr/local/bin/dpkg-query /etc/linked");
     role(&lab, &lists.replace("version = \"9\"\n", ""));
     converges(&lab);
