@@ -200,7 +200,7 @@ async fn a_machine_that_refuses_is_on_and_one_that_is_silent_is_not() {
     for (host, port, on) in [("127.0.0.1", closed, true), ("100::1", 22, false)] {
         let target = Target { host: host.into(), port: Some(port), ..Target::default() };
         match Ssh::connect(&target, &options).await.map(drop) {
-            Err(Error::Unreachable { on: seen, .. }) => assert_eq!(seen, on, "{host}"),
+            Err(Error::Unreachable { may_be_on: seen, .. }) => assert_eq!(seen, on, "{host}"),
             other => panic!("{host}: {other:?}"),
         }
     }

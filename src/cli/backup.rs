@@ -58,6 +58,7 @@ impl Restore {
         let name = &cluster.project.inventory.cluster.name;
         let about = backup::bring(&cluster.access, &self.file).await.map_err(problem)?;
         if about.cluster != *name {
+            backup::discard(&cluster.access).await.map_err(problem)?;
             return Err(Problem::usage(
                 format!("{} is of the cluster {}, not of {name}", self.file.display(), about.cluster),
                 "name a backup of this cluster",
@@ -68,7 +69,10 @@ impl Restore {
             self.file.display(),
             about.version
         );
-        confirm_by_name(ui, &destroys, name, self.yes)?;
+        if let Err(refused) = confirm_by_name(ui, &destroys, name, self.yes) {
+            backup::discard(&cluster.access).await.map_err(problem)?;
+            return Err(refused);
+        }
         backup::restore(&cluster.access, &super::stamp(), &report(ui)).await.map_err(problem)?;
         Ok(Exit::Done)
     }

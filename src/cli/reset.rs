@@ -1,9 +1,9 @@
 //! `datahub reset`: takes the cluster down, and K3s off its machines.
 
-use super::cluster::{self, confirm_by_name, report};
+use super::cluster::{self, confirm_by_name, problem, report};
 use super::session::Login;
 use super::{Exit, Global, Ui};
-use crate::cluster::leave::take_off;
+use crate::cluster::leave::{take_off, volumes};
 
 /// Take the whole cluster down: K3s off every machine, with all that it knows
 ///
@@ -29,6 +29,12 @@ impl Reset {
             nodes.join(", ")
         );
         confirm_by_name(ui, &destroys, name, self.yes)?;
+        // Before the first one is gone. Of one that is out of reach it is seen when it is its turn.
+        for member in &members.0 {
+            if let Ok(Some(refusal)) = volumes(&cluster.access, member).await {
+                return Err(problem(refusal));
+            }
+        }
         // Agents before servers, so that nothing joins anew. One that fails keeps no other from being cleaned.
         let mut failed = None;
         for member in members.agents().chain(members.servers()) {

@@ -1,10 +1,12 @@
 //! `datahub shutdown`: switches machines off in the order that the cluster needs.
 
 use super::cluster::{self, confirm, problem, report};
+use super::problem::Problem;
 use super::selection::Selection;
 use super::session::Login;
 use super::{Exit, Global, Ui};
 use crate::cluster::power::{shut_down, stages};
+use crate::diagnostic::suggest;
 
 /// Nodes of this group hold what all others use.
 const STORAGE: &str = "nas";
@@ -35,7 +37,15 @@ impl Shutdown {
             || inventory.nodes.values().filter(|node| node.groups.iter().any(|group| group == STORAGE));
         let last = match self.last.is_empty() {
             true => stored().map(|node| node.name.clone()).collect(),
-            false => self.last,
+            false => {
+                if let Some(stray) = self.last.iter().find(|node| !nodes.contains(node)) {
+                    return Err(Problem::usage(
+                        format!("--last {stray}: no such node is to be switched off"),
+                        suggest(stray, nodes.iter().map(String::as_str)),
+                    ));
+                }
+                self.last
+            }
         };
         let stages = stages(&cluster.access, &nodes, &last);
         let order: Vec<String> = stages.iter().map(|stage| stage.join(", ")).collect();

@@ -5,7 +5,7 @@
 //! the cluster: files are 0600, here and on the server, which keeps its newest ones too.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -84,10 +84,11 @@ async fn fetch(access: &Access, server: &Member, name: &str, size: u64) -> Resul
     Ok(bytes)
 }
 
-/// Whole or not at all, and for the owner only.
+/// Whole or not at all, and for the owner only. A folder that is made for it is one that Git leaves out.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        std::fs::write(folder.join(".gitignore"), "*\n")?;
     }
     let part = path.with_extension("part");
     let mut file =
@@ -161,7 +162,7 @@ pub async fn bring(access: &Access, file: &Path) -> Result<About, Error> {
          echo ready\n\
          head -c {size} >{FOLDER}/.restore/archive || exit 1\n\
          [ \"$(sha256sum <{FOLDER}/.restore/archive | cut -c1-64)\" = {sum} ] || {{ echo 'it arrived broken' >&2; exit 1; }}\n\
-         cd {FOLDER}/.restore && tar -xzf archive && rm -f archive && [ -s backup ] && [ -s token ] || {{ echo 'it is no backup made by datahub' >&2; exit 1; }}\n\
+         cd {FOLDER}/.restore && tar -xzf archive && rm -f archive && [ -s backup ] && [ -s token ] && [ -s agent-token ] && {{ [ -s state.db ] || [ -s snapshot ]; }} || {{ rm -rf {FOLDER}/.restore; echo 'it is no backup made by datahub' >&2; exit 1; }}\n\
          cat backup",
         size = bytes.len(),
         sum = sha256_hex(&bytes),
@@ -180,31 +181,85 @@ pub async fn bring(access: &Access, file: &Path) -> Result<About, Error> {
     Ok(About { cluster: field("cluster"), version: field("version") })
 }
 
+/// Takes away what [`bring`] has brought: it holds every Secret of a cluster.
+pub async fn discard(access: &Access) -> Result<(), Error> {
+    let server = access.members.first()?;
+    access.sh(&server.node, "take the backup away", &format!("rm -rf -- {FOLDER}/.restore"), LIMIT).await?;
+    Ok(())
+}
+
 /// Puts what [`bring`] has brought in the place of the cluster's datastore, and waits until the cluster is whole. What
 /// was there stays beside it.
 pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result<(), Error> {
     let server = access.members.first()?;
-    // Others would give the restored server their newer members.
-    for other in access.members.servers().skip(1) {
-        report(&other.node, "stopping K3s");
-        let aside = set_aside(other, stamp);
-        access.sh(&other.node, "stop K3s", &aside, LIMIT).await?;
+    let others: Vec<&Member> = access.members.servers().skip(1).collect();
+    for other in &others {
+        access.transport(&other.node).await.map_err(|error| {
+            let hint = "nothing was done; a server that is no more is to be taken out of the inventory first";
+            error.hint(hint)
+        })?;
     }
-    report(&server.node, "restoring the datastore");
-    access.sh(&server.node, "restore the datastore", &put_back(server, stamp), LIMIT).await?;
+    // They would give the restored server their newer members.
+    let restored = async {
+        for other in &others {
+            report(&other.node, "stopping K3s");
+            access.sh(&other.node, "stop K3s", "systemctl stop k3s.service", LIMIT).await?;
+        }
+        report(&server.node, "restoring the datastore");
+        access.sh(&server.node, "restore the datastore", &put_back(server, stamp), LIMIT).await
+    };
+    if let Err(error) = restored.await {
+        for other in &others {
+            report(&other.node, "starting K3s again, with what it had");
+            // Together: one alone does not get up without a majority.
+            let started =
+                access.sh(&other.node, "start K3s", "systemctl --no-block start k3s.service", LIMIT);
+            if let Err(error) = started.await {
+                report(&other.node, &error.to_string());
+            }
+        }
+        return Err(error);
+    }
     let api = access.api().await?;
     api.wait_readyz(READY, &|missing| report(&server.node, missing)).await?;
-    for member in access.members.0.iter().filter(|member| member.node != server.node) {
-        // A kubelet registers its node only when it starts.
-        report(&member.node, "restarting K3s");
-        let restart = format!("systemctl restart {}", member.unit());
-        access.sh(&member.node, "restart K3s", &restart, READY).await?;
-    }
+    let mut left = Vec::new();
     for member in &access.members.0 {
-        api.wait_ready(&member.name, &Ready::default(), READY, &|why| report(&member.node, why)).await?;
-        report(&member.node, "Ready");
+        let rejoined = async {
+            if member.node != server.node {
+                rejoin(access, member, stamp, report).await?;
+            }
+            api.wait_ready(&member.name, &Ready::default(), READY, &|why| report(&member.node, why)).await?;
+            report(&member.node, "Ready");
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = rejoined.await {
+            report(&member.node, &error.to_string());
+            left.push(member);
+        }
     }
-    Ok(())
+    match left.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::new(format!(
+            "the datastore is restored, but not Ready with it: {}",
+            left.iter().map(|member| member.node.as_str()).collect::<Vec<_>>().join(", ")
+        ))
+        .hint(format!(
+            "do not restore again; when the machine is there: datahub exec --node {} -- systemctl restart {}",
+            first.node,
+            first.unit()
+        ))),
+    }
+}
+
+/// Lets a member start anew with the restored server: only then does a kubelet register its node, and a server take
+/// over the datastore.
+async fn rejoin(access: &Access, member: &Member, stamp: &str, report: Report<'_>) -> Result<(), Error> {
+    report(&member.node, "restarting K3s");
+    if member.server {
+        access.sh(&member.node, "move its datastore away", &set_aside(member, stamp), LIMIT).await?;
+    }
+    let restart = format!("systemctl restart {}", member.unit());
+    access.sh(&member.node, "restart K3s", &restart, READY).await.map(drop)
 }
 
 /// Another server's copy of the datastore, moved away: it joins anew.
@@ -221,21 +276,26 @@ fn put_back(server: &Member, stamp: &str) -> String {
     format!(
         r#"umask 077
 data={data}; from={FOLDER}/.restore; old="$data/server/db.before-restore-{stamp}"
+# The old datastore cannot be read without its tokens: they stay beside it.
+kept="$data/server/tokens.before-restore-{stamp}"
 [ -s "$from/backup" ] || {{ echo 'no backup was brought' >&2; exit 1; }}
 systemctl stop k3s.service || exit 1
 undo() {{
   [ ! -d "$old" ] || {{ rm -rf -- "$data/server/db"; mv -- "$old" "$data/server/db"; }}
   for token in token agent-token; do
-    [ ! -e "/etc/rancher/k3s/$token.before-restore" ] || mv -f -- "/etc/rancher/k3s/$token.before-restore" "/etc/rancher/k3s/$token"
+    [ ! -e "$kept/$token" ] || cp -p -- "$kept/$token" "/etc/rancher/k3s/$token"
   done
   systemctl start k3s.service
   echo "$1; what was there before was put back" >&2
   exit 1
 }}
-mkdir -p -- "$data/server" || undo 'no room'
+mkdir -p -- "$data/server" && mkdir -m 0700 -- "$kept" || undo 'no room'
+for token in token agent-token; do
+  [ ! -e "/etc/rancher/k3s/$token" ] || cp -p -- "/etc/rancher/k3s/$token" "$kept/$token" || undo 'no room'
+done
+sync -- "$kept"
 [ ! -e "$data/server/db" ] || mv -- "$data/server/db" "$old" || undo 'the old datastore cannot be moved'
 for token in token agent-token; do
-  [ ! -e "/etc/rancher/k3s/$token" ] || cp -p -- "/etc/rancher/k3s/$token" "/etc/rancher/k3s/$token.before-restore" || undo 'no room'
   cp -- "$from/$token" "/etc/rancher/k3s/$token" || undo 'no room'
 done
 if [ -e "$from/snapshot" ]; then
@@ -245,7 +305,7 @@ else
   mkdir -p -- "$data/server/db" && cp -- "$from/state.db" "$data/server/db/state.db" && sync -- "$data/server/db/state.db" || undo 'no room'
 fi
 systemctl start k3s.service || undo 'K3s did not start with it'
-rm -rf -- "$from"; rm -f -- /etc/rancher/k3s/token.before-restore /etc/rancher/k3s/agent-token.before-restore"#,
+rm -rf -- "$from""#,
         data = quote(&server.data_dir)
     )
 }
@@ -275,6 +335,9 @@ mod tests {
         let path = dir.path().join("new/backup.tar.gz");
         write(&path, b"x").expect("written");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(dir.path().join("new")).expect("listed").count(), 1);
+        let folder = dir.path().join("new");
+        assert_eq!(std::fs::metadata(&folder).expect("there").permissions().mode() & 0o777, 0o700);
+        assert_eq!(std::fs::read_to_string(folder.join(".gitignore")).expect("there"), "*\n");
+        assert_eq!(std::fs::read_dir(folder).expect("listed").count(), 2);
     }
 }

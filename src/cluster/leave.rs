@@ -1,5 +1,6 @@
 //! Taking K3s off a machine, all of it, and looking that nothing stays. Volumes are never touched: what is still
-//! mounted beneath a folder that would be deleted stops it.
+//! mounted beneath a folder that would be deleted stops it, and so does a volume that K3s's own storage class keeps in
+//! its data folder.
 
 use std::time::Duration;
 
@@ -18,7 +19,11 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
         return Err(Error::on(&member.node, "it is the only server: without it there is no cluster")
             .hint("to take the whole cluster down: datahub reset"));
     }
-    let api = access.api().await?;
+    // Through a server that stays.
+    let api = access.api_beside(member).await?;
+    if !gone {
+        holds_no_volumes(access, member).await?;
+    }
     if api.node(&member.name).await?.is_some() && !gone {
         report(&member.node, "draining");
         let progress = |step: drain::Progress| report(&member.node, &step.to_string());
@@ -26,13 +31,37 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
             DrainOptions { delete_emptydir: true, force_unmanaged: true, ..DrainOptions::default() };
         api.take_out(&member.name, &options, &progress).await?;
     }
+    let mut was_there = false;
     if !gone {
+        // While it still runs: etcd can let a member go only by a majority, which may need this one.
+        if member.server {
+            was_there = api.delete_node(&member.name).await?;
+        }
         take_off(access, member, report).await?;
     }
     // Last: a kubelet that still runs would register the node again.
-    let was_there = api.delete_node(&member.name).await?;
+    was_there |= api.delete_node(&member.name).await?;
     report(&member.node, if was_there { "forgotten by the cluster" } else { "the cluster did not know it" });
     Ok(())
+}
+
+/// Where K3s's own storage class (local-path) keeps volumes on a machine it is not taken off: there is no other copy.
+/// `Some`: why, if there are any.
+pub async fn volumes(access: &Access, member: &Member) -> Result<Option<Error>, Error> {
+    let folder = format!("{}/storage", member.data_dir);
+    let look = format!("ls -A -- {} 2>/dev/null | head -n 4", quote(&folder));
+    let found = access.sh(&member.node, "look for volumes", &look, LIMIT).await?;
+    let names: Vec<String> = found.lines().map(super::printable).collect();
+    let message =
+        format!("volumes of the cluster are kept in {folder}: {}; nothing was done", names.join(", "));
+    let refusal = Error::on(&member.node, message).hint(
+        "delete their PersistentVolumeClaims, or save what is in them and then empty that folder by hand",
+    );
+    Ok((!names.is_empty()).then_some(refusal))
+}
+
+async fn holds_no_volumes(access: &Access, member: &Member) -> Result<(), Error> {
+    volumes(access, member).await?.map_or(Ok(()), Err)
 }
 
 /// Takes K3s off a machine. Done already: nothing happens.
@@ -41,6 +70,7 @@ pub async fn take_off(access: &Access, member: &Member, report: Report<'_>) -> R
         Error::on(&member.node, format!("K3s's data cannot be deleted: {why}; nothing was done"))
             .hint("is k3s_data_dir what it was when K3s was installed? It must be a folder for K3s alone")
     })?;
+    holds_no_volumes(access, member).await?;
     report(&member.node, "removing K3s");
     access.sh(&member.node, "stop K3s", &stop(&member.data_dir), LIMIT).await?;
     access.sh(&member.node, "remove K3s", &delete(&member.data_dir), LIMIT).await?;

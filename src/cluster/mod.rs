@@ -142,9 +142,18 @@ pub struct Access {
 impl Access {
     /// The API, through the first server.
     pub async fn api(&self) -> Result<kube::Cluster, Error> {
-        let server = &self.members.first()?.node;
-        let api = self.peers.cluster(server).await;
-        api.map_err(|error| Error { node: Some(server.clone()), ..error.into() })
+        self.api_of(self.members.first()?).await
+    }
+
+    /// The API, through a server that is not this member, if there is another one.
+    pub async fn api_beside(&self, member: &Member) -> Result<kube::Cluster, Error> {
+        let other = self.members.servers().find(|server| server.node != member.node);
+        self.api_of(other.map_or_else(|| self.members.first(), Ok)?).await
+    }
+
+    async fn api_of(&self, server: &Member) -> Result<kube::Cluster, Error> {
+        let api = self.peers.cluster(&server.node).await;
+        api.map_err(|error| Error { node: Some(server.node.clone()), ..error.into() })
     }
 
     pub async fn transport(&self, node: &str) -> Result<Arc<dyn Transport>, Error> {

@@ -181,20 +181,32 @@ fn is_restart(action: &Action) -> bool {
     matches!(action, Action::Restart(_) | Action::Reload(_))
 }
 
-/// Ends with 0 unless the unit that the handler restarts or reloads has been started since the mark was made: then
-/// it runs with what notified the handler already. What is no unit that runs is due; without a mark nothing is.
+/// Ends with 0 unless the unit that the handler restarts or reloads has been started since the mark was made, or the
+/// machine where it reboots that: then it runs with what notified the handler already. What is no unit that runs is
+/// due; without a mark nothing is.
+///
+/// It is its process that counts: a service that tells when it is up has read its configuration long before.
 pub fn is_due(role: &str, handler: &Handler) -> String {
     let mark = mark_path(role, handler);
-    let (Action::Restart(unit) | Action::Reload(unit)) = &handler.action else {
-        return format!("[ -e {mark} ]");
+    let unit = match &handler.action {
+        Action::Restart(unit) | Action::Reload(unit) => unit,
+        Action::Reboot => {
+            return format!(
+                "[ -e {mark} ] || exit 1\nread -r boot since <{mark}\n\
+                 [ \"$boot\" = \"$(cat /proc/sys/kernel/random/boot_id)\" ]"
+            );
+        }
+        Action::DaemonReload | Action::Command(_) => return format!("[ -e {mark} ]"),
     };
     format!(
         r#"[ -e {mark} ] || exit 1
 read -r boot since <{mark}
-state=$(systemctl show -p ActiveState -p ActiveEnterTimestampMonotonic --value -- {unit} | tr '\n' ' ')
-case " $state" in *" active "*) ;; *) exit 0;; esac
+show() {{ systemctl show -P "$1" -- {unit}; }}
+[ "$(show ActiveState)" = active ] || exit 0
 [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || exit 1
-started=$(printf '%s' "$state" | tr -dc '0-9')
+started=$(show ExecMainStartTimestampMonotonic)
+case $started in '' | 0) started=$(show InactiveExitTimestampMonotonic) ;; esac
+case $started in '' | *[!0-9]*) exit 0;; esac
 case $since in *.*) ;; *) exit 0;; esac
 since=$(printf '%s' "$since" | tr -d .)
 [ $(( started / 10000 )) -le "$since" ]"#,
@@ -214,13 +226,13 @@ pub fn with_fetched(fetched: Option<&Secret>, shell: &str) -> String {
 const LOGIN_LIMIT: u32 = 60;
 
 /// Runs an action whose effect may lock everybody out. What takes it back lies ready, and runs by itself if
-/// nobody has confirmed in time, or at once if the action fails.
+/// nobody has confirmed in time, or at once if the action fails. Never twice: that of an earlier attempt goes.
 fn guarded(role: &str, handler: &Handler, action: &str, undo: &str) -> String {
     let dir = undo_dir(role, handler);
     let undo = format!("(\n{undo}\n)\n{action}\nrm -f {}\n", mark_path(role, handler));
     let undo = emit(undo.as_bytes());
     format!(
-        r#"mkdir -p -m 0700 {dir} && undo=$(mktemp {dir}/XXXXXX) || exit 1
+        r#"mkdir -p -m 0700 {dir} && rm -f -- {dir}/* && undo=$(mktemp {dir}/XXXXXX) || exit 1
 {{
 {undo}
 }} >"$undo" || exit 1
@@ -253,7 +265,8 @@ fn action(handler: &Handler) -> String {
         Action::Restart(unit) => format!("systemctl daemon-reload && systemctl restart -- {}", quote(unit)),
         Action::Reload(unit) => format!("systemctl reload-or-restart -- {}", quote(unit)),
         Action::DaemonReload => "systemctl daemon-reload".into(),
-        Action::Command(shell) => format!("(\n{shell}\n)"),
+        // Read by itself: what it leaves open would swallow the script around it.
+        Action::Command(shell) => format!("(eval {})", quote(shell)),
         Action::Reboot => "systemctl reboot".into(),
     }
 }
@@ -342,7 +355,12 @@ mod tests {
             super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             super::handler("base", &Handler { fails_on: refused, ..handler.clone() }),
             super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
+            super::handler(
+                "base",
+                &Handler { action: Action::Command("echo it's open".into()), ..handler.clone() },
+            ),
             is_due("base", &handler),
+            is_due("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             with_fetched(Some(&Secret::new("s3'cret")), "echo \"$fetched\""),
             confirm("base", &handler),
             take_back("base", &handler),

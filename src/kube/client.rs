@@ -67,7 +67,7 @@ pub struct Readyz {
 pub async fn read_kubeconfig(transport: &dyn Transport, path: &str) -> Result<Secret, Error> {
     let quoted = shell::quote(path);
     let script = Script::new(format!("[ -e {quoted} ] || exit 66\nexec cat -- {quoted}"));
-    let output = transport.run(&script).await?;
+    let output = transport::run_again(transport, &script).await?;
     let bad = |why: String| Error::BadKubeconfig { path: path.into(), why };
     match output.status {
         0 => String::from_utf8(output.stdout).map(Secret::new).map_err(|_| bad("it is not text".into())),

@@ -223,7 +223,9 @@ impl Resource for AptRepository {
                 "[ -d {KEYRINGS} ] || ( umask 022 && mkdir -p {KEYRINGS} ) || exit 1\n\
                  {shell}\
                  apt update -o Dir::Etc::sourcelist={} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 \
-                 -o APT::Update::Error-Mode=any || exit 1\n",
+                 -o APT::Update::Error-Mode=any || {{ rm -f -- {}; exit 1; }}\n",
+                quote(&self.sources_path()),
+                // It would fail every other fetch, and the next run would take it for done.
                 quote(&self.sources_path())
             ),
         )))

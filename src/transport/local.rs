@@ -47,6 +47,8 @@ impl Local {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
+            // A Ctrl-C is for datahub, which lets the running step end.
+            .process_group(0)
             .spawn()
             .map_err(|e| Error::Other(format!("cannot start sh: {e}")))?;
         let (Some(stdin), Some(stdout), Some(stderr)) =

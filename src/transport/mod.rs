@@ -63,9 +63,9 @@ pub struct Output {
 /// Why a node could not be spoken to. Each says what to do next in `hint`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// `on`: something answered there, so the machine is on, but takes no connections.
+    /// `may_be_on`: something answered there but takes no connections, or it is the way to it that is at fault.
     #[error("cannot reach {address}: {why}")]
-    Unreachable { address: String, why: String, on: bool },
+    Unreachable { address: String, why: String, may_be_on: bool },
     #[error("the host key of {host} has changed: expected {expected}, got {actual}")]
     HostKeyChanged { host: String, expected: String, actual: String, pinned: bool },
     #[error("the host key of {host} is not known ({fingerprint})")]
@@ -190,6 +190,17 @@ pub trait Transport: Send + Sync {
 
     /// How many scripts have been run: each is one round trip.
     fn round_trips(&self) -> usize;
+}
+
+/// Runs an idempotent script; over a new connection if the old one was lost, as by a reboot of the machine.
+pub async fn run_again(transport: &dyn Transport, script: &Script) -> Result<Output, Error> {
+    match transport.run(script).await {
+        Err(error) if error.retryable() => {
+            transport.reconnect().await?;
+            transport.run(script).await
+        }
+        other => other,
+    }
 }
 
 /// Keeps a held script alive; dropping it ends the script.

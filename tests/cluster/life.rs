@@ -92,16 +92,15 @@ fn a_setting_restarts_its_nodes_only(cluster: &Cluster) {
     run.finished("s", 0, 0).finished("a", 1, 1).finished("b", 1, 1);
     assert_eq!(cluster.started("s"), server);
     assert!(cluster.started("a") != a && cluster.started("b") != b);
-    // One after another: the second was taken out when the first was back.
-    let stamps: Vec<u64> = ["a", "b"]
-        .map(|node| {
-            let text = cluster
-                .lab
-                .sh(node, "systemctl show -p ActiveEnterTimestamp --value --timestamp=unix k3s-agent");
-            text.trim_start_matches('@').parse().expect("a time")
+    // One after another: the second was stopped when the first was back. The machines of a lab share a clock.
+    let mut restarts = ["a", "b"].map(|node| {
+        ["InactiveEnterTimestampMonotonic", "ActiveEnterTimestampMonotonic"].map(|moment| {
+            let text = cluster.lab.sh(node, &format!("systemctl show -P {moment} k3s-agent"));
+            text.parse::<u64>().expect("microseconds")
         })
-        .into();
-    assert!(stamps[0].abs_diff(stamps[1]) >= 1, "restarted together: {stamps:?}");
+    });
+    restarts.sort();
+    assert!(restarts[0][1] < restarts[1][0], "restarted together: {restarts:?}");
     for node in ["a", "b"] {
         assert!(cluster.is_ready(node) && cluster.node(node)["spec"]["unschedulable"] != true, "{node}");
     }
@@ -173,7 +172,10 @@ fn it_goes_back_to_a_backup(cluster: &Cluster) {
     cluster.request("POST", path, "application/json", &map("later"));
     let (code, refused) = cluster.says(&["restore", &file]);
     assert_eq!(code, Some(64), "nobody can be asked: {refused}");
+    cluster.lab.sh("s", "[ ! -e /var/lib/datahub/backups/.restore ]");
     cluster.succeeds(&["restore", &file, "--yes"]);
+    // The old datastore is kept, with the tokens it is read with.
+    cluster.lab.sh("s", "cd /var/lib/rancher/k3s/server && [ -s tokens.before-restore-*/token ] && [ -d db.before-restore-* ]");
     let left = cluster.lab.sh("s", "k3s kubectl get configmaps -o json");
     assert!(left.contains("\"kept\"") && !left.contains("\"later\""), "{left}");
     for node in ["s", "a", "b"] {
@@ -185,6 +187,16 @@ fn it_goes_back_to_a_backup(cluster: &Cluster) {
 fn a_node_leaves_and_comes_back(cluster: &Cluster) {
     let (code, refused) = cluster.says(&["remove", "s", "--yes"]);
     assert!(code == Some(1) && refused.contains("the only server"), "{refused}");
+    let (code, refused) = cluster.says(&["shutdown", "--all", "--last", "bb", "--yes"]);
+    assert!(code == Some(64) && refused.contains("--last bb"), "{refused}");
+    // A volume of K3s's own storage class has no other copy.
+    cluster.lab.sh("b", "mkdir -p /var/lib/rancher/k3s/storage/pvc-1_default_photos");
+    for command in [&["remove", "b", "--yes"][..], &["reset", "--yes"]] {
+        let (code, refused) = cluster.says(command);
+        assert!(code == Some(1) && refused.contains("pvc-1_default_photos"), "{refused}");
+        assert!(cluster.is_ready("b") && cluster.node("b")["spec"]["unschedulable"] != true);
+    }
+    cluster.lab.sh("b", "rm -r /var/lib/rancher/k3s/storage");
     cluster.succeeds(&["remove", "b", "--yes"]);
     let nodes =
         cluster.lab.sh("s", "k3s kubectl get nodes -o json; k3s kubectl get secrets -n kube-system -o json");

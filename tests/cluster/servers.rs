@@ -8,8 +8,23 @@ use crate::run::{self, Run};
 use crate::support::{self, Fixture};
 
 /// Machines and what they are to be.
-const NODES: &[(&str, &str)] =
-    &[("one", "k3s-server"), ("two", "k3s-server"), ("three", "k3s-server"), ("agent", "k3s-agent")];
+const NODES: &[(&str, &str)] = &[
+    ("one", "rebooted\", \"k3s-server"),
+    ("two", "k3s-server"),
+    ("three", "k3s-server"),
+    ("agent", "k3s-agent"),
+];
+
+/// The others have asked the first server for its cluster when it reboots, and ask it again afterwards.
+const REBOOTED: &str = r#"
+description = "What takes hold with the next boot"
+[[resource]]
+notify = ["reboot"]
+command = { name = "settings of the boot loader", creates = "/etc/rebooted", run = "touch /etc/rebooted" }
+[[handler]]
+name = "reboot"
+reboot = true
+"#;
 
 fn inventory() -> String {
     let node = |(name, role): &(&str, &str)| {
@@ -58,6 +73,7 @@ fn member(node: &Value) -> (String, bool, bool) {
 fn several_servers() {
     let Some(mut lab) = support::lab("several_servers") else { return };
     lab.write("datahub.toml", &inventory());
+    lab.write("roles/rebooted/role.toml", REBOOTED);
 
     // From nothing, all at once: the others wait for the first.
     let first = provision(&lab);
@@ -81,8 +97,9 @@ fn several_servers() {
 
     // The datastore is etcd's: a snapshot of it is a backup, and a server that is not the first joins it anew.
     succeeds(&lab, &["backup", "--to", "saved"]);
-    let saved =
-        std::fs::read_dir(lab.dir().join("saved")).expect("made").flatten().next().expect("a file").path();
+    let mut files =
+        std::fs::read_dir(lab.dir().join("saved")).expect("made").flatten().map(|file| file.path());
+    let saved = files.find(|file| file.extension().is_some_and(|end| end == "gz")).expect("a file");
     succeeds(&lab, &["restore", saved.to_str().expect("UTF-8"), "--yes"]);
     assert_eq!(nodes(&lab), whole);
     let maintained = succeeds(&lab, &["maintenance"]);

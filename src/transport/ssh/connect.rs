@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::ChannelOpenFailure;
@@ -82,12 +83,21 @@ impl client::Handler for Client {
 pub async fn open(route: &[Hop], options: &Options) -> Result<Session, Error> {
     let mut handles: Vec<Handle<Client>> = Vec::new();
     let mut ended = Arc::default();
-    for hop in route {
-        let reached = timeout(options.connect_timeout, reach(hop, handles.last(), options)).await;
-        let (mut handle, end) = reached.map_err(|_| {
+    for (position, hop) in route.iter().enumerate() {
+        let connected = AtomicBool::new(false);
+        let reaching = reach(hop, handles.last(), options, &connected);
+        let reached = timeout(options.connect_timeout, reaching).await;
+        let reached = reached.map_err(|_| {
             let why = format!("no answer within {} s", options.connect_timeout.as_secs());
-            unreachable_hop(hop, why, false)
-        })??;
+            unreachable_hop(hop, why, connected.load(Ordering::Relaxed))
+        });
+        let (mut handle, end) = reached.flatten().map_err(|error| match error {
+            // It says nothing of the machine that was meant.
+            Error::Unreachable { address, why, .. } if position + 1 < route.len() => {
+                Error::Unreachable { address, why: format!("the jump host: {why}"), may_be_on: true }
+            }
+            other => other,
+        })?;
         auth::log_in(&mut handle, hop, &options.prompter, options.agent.as_deref()).await?;
         handles.push(handle);
         ended = end;
@@ -98,19 +108,28 @@ pub async fn open(route: &[Hop], options: &Options) -> Result<Session, Error> {
 
 type Reached = (Handle<Client>, Arc<Mutex<Option<String>>>);
 
-/// The connection up to the agreed keys, through `before` if there is one.
-async fn reach(hop: &Hop, before: Option<&Handle<Client>>, options: &Options) -> Result<Reached, Error> {
+/// The connection up to the agreed keys, through `before` if there is one. Notes in `connected` that the machine has
+/// answered.
+async fn reach(
+    hop: &Hop,
+    before: Option<&Handle<Client>>,
+    options: &Options,
+    connected: &AtomicBool,
+) -> Result<Reached, Error> {
     let host_key =
         HostKey::new(&hop.host, hop.port, hop.policy, hop.pinned.as_deref(), &options.known_hosts)?;
     let config = Arc::new(settings(&host_key));
     let refused = Arc::new(Mutex::new(None));
     let ended = Arc::new(Mutex::new(None));
     let client = Client { host_key, refused: refused.clone(), ended: ended.clone() };
-    let connected = match before {
+    let agreed = match before {
         None => {
-            let stream = TcpStream::connect((hop.host.as_str(), hop.port))
-                .await
-                .map_err(|e| unreachable_hop(hop, e.to_string(), e.kind() == ErrorKind::ConnectionRefused))?;
+            let stream = TcpStream::connect((hop.host.as_str(), hop.port)).await.map_err(|e| {
+                // A name that is not known, say, tells nothing of the machine.
+                let is_silent = matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable);
+                unreachable_hop(hop, e.to_string(), !is_silent)
+            })?;
+            connected.store(true, Ordering::Relaxed);
             stream.set_nodelay(true).map_err(|e| unreachable_hop(hop, e.to_string(), true))?;
             client::connect_stream(config, stream, client).await
         }
@@ -119,10 +138,11 @@ async fn reach(hop: &Hop, before: Option<&Handle<Client>>, options: &Options) ->
                 .channel_open_direct_tcpip(&hop.host, u32::from(hop.port), "127.0.0.1", 0)
                 .await
                 .map_err(|e| unreachable_hop(hop, tunnel_refused(&e), false))?;
+            connected.store(true, Ordering::Relaxed);
             client::connect_stream(config, tunnel.into_stream(), client).await
         }
     };
-    match connected {
+    match agreed {
         Ok(handle) => Ok((handle, ended)),
         Err(e) => Err(take(&refused).unwrap_or_else(|| unreachable_hop(hop, e.to_string(), true))),
     }
@@ -147,8 +167,8 @@ fn settings(host_key: &HostKey) -> client::Config {
     }
 }
 
-fn unreachable_hop(hop: &Hop, why: String, on: bool) -> Error {
-    Error::Unreachable { address: crate::transport::address(&hop.host, hop.port), why, on }
+fn unreachable_hop(hop: &Hop, why: String, may_be_on: bool) -> Error {
+    Error::Unreachable { address: crate::transport::address(&hop.host, hop.port), why, may_be_on }
 }
 
 fn tunnel_refused(error: &russh::Error) -> String {
