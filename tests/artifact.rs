@@ -343,8 +343,9 @@ async fn a_cut_connection_loses_nothing_that_has_arrived() {
     if let Err(error) = lost {
         assert!(matches!(&error, Error::Transport(e) if e.retryable()), "{error:?}");
         node.reconnect().await.expect("connects");
-        let first = sending.push(&*node).await.expect("arrives").expect("something was left");
-        assert!(first > 12_000_000, "{first}");
+        // On a busy machine the cut may come when all of it has arrived: then nothing is left.
+        let first = sending.push(&*node).await.expect("arrives");
+        assert!(first.is_none_or(|first| first > 12_000_000), "{first:?}");
     }
     assert!(std::fs::read(sending.part()).expect("read") == file);
 }
