@@ -243,6 +243,22 @@ fn nothing_is_left_of_a_lab() {
     assert!(matches!(Lab::open(&lab.name), Err(Error::NoLab { .. })));
 }
 
+/// A killed `lab up` may have been about to start something: that comes while its lab is taken down.
+#[test]
+fn what_starts_while_a_lab_goes_goes_with_it() {
+    let Some(mut lab) = support::lab("late") else { return };
+    lab.up(INVENTORY, &["alpha"]);
+    let mount = std::fs::read_to_string("/proc/mounts").expect("readable");
+    let mount = mount.lines().find_map(|line| line.strip_prefix("cgroup2 ")).expect("mounted");
+    let group = format!("{}/datahub-lab/{}/net", mount.split(' ').next().expect("a path"), lab.name);
+    let late = "for at in 0 1 2 3 4 5 6 7 8 9; do (sleep 0.0$at; echo 0 >\"$0/cgroup.procs\" && exec sleep 60) & done";
+    let mut late =
+        Command::new("sh").args(["-c", late, &group]).stderr(Stdio::null()).spawn().expect("starts");
+    Lab::down(&lab.name, &|_| ()).expect("goes");
+    late.wait().expect("ended");
+    assert_eq!(traces(&lab.name, &format!("/{}/", lab.name)), [""; 0]);
+}
+
 #[test]
 fn a_process_killed_in_the_middle_leaves_nothing_that_cannot_be_mended() {
     for (at, mend) in [("network", false), ("starting", false), ("network", true), ("ready", true)] {

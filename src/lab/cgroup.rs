@@ -106,29 +106,40 @@ impl Group {
 
     /// Ends every process in the group and below it at once, and waits until they are gone.
     pub fn kill(&self) -> Result<(), Error> {
-        let switch = self.unified.join("cgroup.kill");
-        if !self.is_populated() {
-            return Ok(());
-        }
-        std::fs::write(&switch, "1").map_err(Error::io("end the processes of", &self.unified))?;
-        if wait::until(DEATH, || !self.is_populated()) {
-            return Ok(());
-        }
-        Err(self.still_there())
+        self.until(|group| group.kill_now().map(|()| !group.is_populated()))
     }
 
-    /// Removes the group with all below it, which must be without processes, and parents left empty.
+    /// Ends what runs in the group and removes it with all below it, and parents left empty.
     ///
+    /// Both in one go: what a killed process was about to start may enter the group in between.
     /// A group left behind would make the next machine of that name hang at its start.
     pub fn remove(&self) -> Result<(), Error> {
-        if !wait::until(DEATH, || self.paths().all(remove_tree)) {
-            return Err(self.still_there());
-        }
+        self.until(|group| group.kill_now().map(|()| group.paths().all(remove_tree)))?;
         // Fails as long as another lab is up, which is right.
         for top in self.paths().filter_map(|path| path.ancestors().find(|p| p.ends_with(TOP))) {
             let _ = std::fs::remove_dir(top);
         }
         Ok(())
+    }
+
+    fn kill_now(&self) -> Result<(), Error> {
+        if !self.is_populated() {
+            return Ok(());
+        }
+        match std::fs::write(self.unified.join("cgroup.kill"), "1") {
+            // The group may have gone by itself.
+            Err(error) if self.is_populated() => Err(Error::io("end the processes of", &self.unified)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn until(&self, done: impl Fn(&Self) -> Result<bool, Error>) -> Result<(), Error> {
+        let mut seen = Ok(false);
+        wait::until(DEATH, || {
+            seen = done(self);
+            !matches!(seen, Ok(false))
+        });
+        if seen? { Ok(()) } else { Err(self.still_there()) }
     }
 
     fn still_there(&self) -> Error {

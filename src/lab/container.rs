@@ -116,7 +116,6 @@ pub fn stop(lab: &str, node: &str, how: Stop) -> Result<(), Error> {
         }
         wait::until(SHUTDOWN, || !group.is_populated());
     }
-    group.kill()?;
     group.remove()
 }
 

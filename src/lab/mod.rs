@@ -115,7 +115,6 @@ impl Lab {
         if group.exists() || folder.read().is_ok_and(|state| state.is_some()) {
             report(Progress::Stopping { lab: name.to_owned() });
         }
-        group.kill()?;
         group.remove()?;
         network::remove(name)?;
         folder.remove(lock)?;
