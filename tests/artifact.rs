@@ -326,6 +326,17 @@ async fn pushed_to_this_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_connection_loses_nothing_that_has_arrived() {
     let Some(server) = Server::start() else { return };
+    // On a busy machine the cut may come when all of it has arrived already.
+    for _ in 0..10 {
+        if is_continued_after_a_cut(&server).await {
+            return;
+        }
+    }
+    panic!("no connection was cut in the middle");
+}
+
+/// Cuts the connection in the middle of a file and sends the rest over a new one. `false`: the cut came too late.
+async fn is_continued_after_a_cut(server: &Server) -> bool {
     let file: Vec<u8> = content().repeat(8);
     let sending = Sending::new(&file);
     let node = Arc::new(server.connect().await);
@@ -340,14 +351,17 @@ async fn a_cut_connection_loses_nothing_that_has_arrived() {
     };
     let lost = sending.push(&*node).await;
     let _ = cutting.await;
+    let mut first = None;
     if let Err(error) = lost {
         assert!(matches!(&error, Error::Transport(e) if e.retryable()), "{error:?}");
         node.reconnect().await.expect("connects");
-        // On a busy machine the cut may come when all of it has arrived: then nothing is left.
-        let first = sending.push(&*node).await.expect("arrives");
-        assert!(first.is_none_or(|first| first > 12_000_000), "{first:?}");
+        first = sending.push(&*node).await.expect("arrives");
     }
     assert!(std::fs::read(sending.part()).expect("read") == file);
+    if let Some(first) = first {
+        assert!(first > 12_000_000, "{first}");
+    }
+    first.is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use super::cluster::{self, confirm_by_name, problem, report};
 use super::problem::Problem;
 use super::session::Login;
 use super::{Exit, Global, Ui};
-use crate::cluster::backup;
+use crate::cluster::backup::{self, About};
 
 /// Save the cluster's datastore and tokens into a file here
 ///
@@ -25,12 +25,9 @@ impl Backup {
     pub async fn run(self, global: &Global, ui: &Ui) -> anyhow::Result<Exit> {
         let cluster = cluster::open(global, &self.login, ui).await?;
         let inventory = &cluster.project.inventory;
-        let api = cluster.access.api().await.map_err(problem)?;
-        let version = api.server_version().await.map_err(|error| problem(error.into()))?;
         let folder = self.to.unwrap_or_else(|| inventory.dir.join("backups"));
         let name = &inventory.cluster.name;
-        let saved =
-            backup::save(&cluster.access, name, &version, &super::stamp(), &folder, &report(ui)).await;
+        let saved = backup::save(&cluster.access, name, &super::stamp(), &folder, &report(ui)).await;
         let saved = saved.map_err(problem)?;
         ui.line(&format!("{} ({})", saved.path.display(), crate::artifact::size(saved.size)));
         Ok(Exit::Done)
@@ -57,8 +54,17 @@ impl Restore {
         let cluster = cluster::open(global, &self.login, ui).await?;
         let name = &cluster.project.inventory.cluster.name;
         let about = backup::bring(&cluster.access, &self.file).await.map_err(problem)?;
-        if about.cluster != *name {
+        if let Err(refusal) = self.agree(&about, name, ui) {
             backup::discard(&cluster.access).await.map_err(problem)?;
+            return Err(refusal);
+        }
+        backup::restore(&cluster.access, &super::stamp(), &report(ui)).await.map_err(problem)?;
+        Ok(Exit::Done)
+    }
+
+    /// Whether it is this cluster's, and the person means it.
+    fn agree(&self, about: &About, name: &str, ui: &Ui) -> anyhow::Result<()> {
+        if about.cluster != name {
             return Err(Problem::usage(
                 format!("{} is of the cluster {}, not of {name}", self.file.display(), about.cluster),
                 "name a backup of this cluster",
@@ -69,11 +75,6 @@ impl Restore {
             self.file.display(),
             about.version
         );
-        if let Err(refused) = confirm_by_name(ui, &destroys, name, self.yes) {
-            backup::discard(&cluster.access).await.map_err(problem)?;
-            return Err(refused);
-        }
-        backup::restore(&cluster.access, &super::stamp(), &report(ui)).await.map_err(problem)?;
-        Ok(Exit::Done)
+        confirm_by_name(ui, &destroys, name, self.yes)
     }
 }

@@ -35,17 +35,15 @@ impl Shutdown {
         let nodes = self.selection.nodes(inventory)?;
         let stored =
             || inventory.nodes.values().filter(|node| node.groups.iter().any(|group| group == STORAGE));
+        if let Some(stray) = self.last.iter().find(|node| !nodes.contains(node)) {
+            return Err(Problem::usage(
+                format!("--last {stray}: no such node is to be switched off"),
+                suggest(stray, nodes.iter().map(String::as_str)),
+            ));
+        }
         let last = match self.last.is_empty() {
             true => stored().map(|node| node.name.clone()).collect(),
-            false => {
-                if let Some(stray) = self.last.iter().find(|node| !nodes.contains(node)) {
-                    return Err(Problem::usage(
-                        format!("--last {stray}: no such node is to be switched off"),
-                        suggest(stray, nodes.iter().map(String::as_str)),
-                    ));
-                }
-                self.last
-            }
+            false => self.last,
         };
         let stages = stages(&cluster.access, &nodes, &last);
         let order: Vec<String> = stages.iter().map(|stage| stage.join(", ")).collect();

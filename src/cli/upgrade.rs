@@ -63,10 +63,7 @@ impl Upgrade {
                 if !self.no_backup && !self.dry_run {
                     let folder = project.inventory.dir.join("backups");
                     let name = &project.inventory.cluster.name;
-                    let api = access.api().await.map_err(problem)?;
-                    let running = api.server_version().await.map_err(|error| problem(error.into()))?;
-                    let saved =
-                        backup::save(&access, name, &running, &super::stamp(), &folder, &report(ui)).await;
+                    let saved = backup::save(&access, name, &super::stamp(), &folder, &report(ui)).await;
                     let saved = saved.map_err(problem)?;
                     ui.status("Backup", &saved.path.display().to_string());
                 }

@@ -39,16 +39,17 @@ pub struct Backup {
 pub async fn save(
     access: &Access,
     cluster: &str,
-    version: &str,
     stamp: &str,
     folder: &Path,
     report: Report<'_>,
 ) -> Result<Backup, Error> {
     let server = access.members.first()?;
     let name = format!("{cluster}-{stamp}.tar.gz");
+    let version = access.api().await?.server_version().await?;
     report(&server.node, "saving the datastore");
-    let made =
-        access.sh(&server.node, "back up the cluster", &make(server, cluster, version, &name), LIMIT).await?;
+    let made = access
+        .sh(&server.node, "back up the cluster", &make(server, cluster, &version, &name), LIMIT)
+        .await?;
     let (sha256, size) = made
         .trim()
         .split_once(' ')
@@ -199,25 +200,8 @@ pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result
             error.hint(hint)
         })?;
     }
-    // They would give the restored server their newer members.
-    let restored = async {
-        for other in &others {
-            report(&other.node, "stopping K3s");
-            access.sh(&other.node, "stop K3s", "systemctl stop k3s.service", LIMIT).await?;
-        }
-        report(&server.node, "restoring the datastore");
-        access.sh(&server.node, "restore the datastore", &put_back(server, stamp), LIMIT).await
-    };
-    if let Err(error) = restored.await {
-        for other in &others {
-            report(&other.node, "starting K3s again, with what it had");
-            // Together: one alone does not get up without a majority.
-            let started =
-                access.sh(&other.node, "start K3s", "systemctl --no-block start k3s.service", LIMIT);
-            if let Err(error) = started.await {
-                report(&other.node, &error.to_string());
-            }
-        }
+    if let Err(error) = replace(access, server, &others, stamp, report).await {
+        start_again(access, &others, report).await;
         return Err(error);
     }
     let api = access.api().await?;
@@ -248,6 +232,34 @@ pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result
             first.node,
             first.unit()
         ))),
+    }
+}
+
+/// Puts the backup in the datastore's place on its server, while the others are stopped: they would give it their newer
+/// members.
+async fn replace(
+    access: &Access,
+    server: &Member,
+    others: &[&Member],
+    stamp: &str,
+    report: Report<'_>,
+) -> Result<(), Error> {
+    for other in others {
+        report(&other.node, "stopping K3s");
+        access.sh(&other.node, "stop K3s", "systemctl stop k3s.service", LIMIT).await?;
+    }
+    report(&server.node, "restoring the datastore");
+    access.sh(&server.node, "restore the datastore", &put_back(server, stamp), LIMIT).await.map(drop)
+}
+
+/// Starts servers with what they had. Together: one alone does not get up without a majority.
+async fn start_again(access: &Access, servers: &[&Member], report: Report<'_>) {
+    for server in servers {
+        report(&server.node, "starting K3s again, with what it had");
+        let shell = "systemctl --no-block start k3s.service";
+        if let Err(error) = access.sh(&server.node, "start K3s", shell, LIMIT).await {
+            report(&server.node, &error.to_string());
+        }
     }
 }
 

@@ -52,12 +52,14 @@ pub async fn volumes(access: &Access, member: &Member) -> Result<Option<Error>, 
     let look = format!("ls -A -- {} 2>/dev/null | head -n 4", quote(&folder));
     let found = access.sh(&member.node, "look for volumes", &look, LIMIT).await?;
     let names: Vec<String> = found.lines().map(super::printable).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
     let message =
         format!("volumes of the cluster are kept in {folder}: {}; nothing was done", names.join(", "));
-    let refusal = Error::on(&member.node, message).hint(
+    Ok(Some(Error::on(&member.node, message).hint(
         "delete their PersistentVolumeClaims, or save what is in them and then empty that folder by hand",
-    );
-    Ok((!names.is_empty()).then_some(refusal))
+    )))
 }
 
 async fn holds_no_volumes(access: &Access, member: &Member) -> Result<(), Error> {

@@ -67,7 +67,7 @@ pub struct Readyz {
 pub async fn read_kubeconfig(transport: &dyn Transport, path: &str) -> Result<Secret, Error> {
     let quoted = shell::quote(path);
     let script = Script::new(format!("[ -e {quoted} ] || exit 66\nexec cat -- {quoted}"));
-    let output = transport::run_again(transport, &script).await?;
+    let output = transport::renewing(transport, || transport.run(&script)).await?;
     let bad = |why: String| Error::BadKubeconfig { path: path.into(), why };
     match output.status {
         0 => String::from_utf8(output.stdout).map(Secret::new).map_err(|_| bad("it is not text".into())),
@@ -253,13 +253,7 @@ async fn dial(
 ) -> Result<TokioIo<Conversation>, transport::Error> {
     let host = uri.host().unwrap_or("127.0.0.1").trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(443);
-    let stream = match transport.open_stream(host, port).await {
-        Err(error) if error.retryable() => {
-            transport.reconnect().await?;
-            transport.open_stream(host, port).await?
-        }
-        other => other?,
-    };
+    let stream = transport::renewing(&*transport, || transport.open_stream(host, port)).await?;
     Ok(TokioIo::new(Conversation(stream)))
 }
 

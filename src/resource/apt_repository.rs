@@ -217,16 +217,15 @@ impl Resource for AptRepository {
         if differences.is_empty() {
             return Ok(Verdict::Converged);
         }
+        let sources = quote(&self.sources_path());
+        // One that cannot be fetched would fail every other fetch, and the next run would take it for done.
         Ok(Verdict::Differs(apt_step(
             differences,
             &format!(
                 "[ -d {KEYRINGS} ] || ( umask 022 && mkdir -p {KEYRINGS} ) || exit 1\n\
                  {shell}\
-                 apt update -o Dir::Etc::sourcelist={} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 \
-                 -o APT::Update::Error-Mode=any || {{ rm -f -- {}; exit 1; }}\n",
-                quote(&self.sources_path()),
-                // It would fail every other fetch, and the next run would take it for done.
-                quote(&self.sources_path())
+                 apt update -o Dir::Etc::sourcelist={sources} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 \
+                 -o APT::Update::Error-Mode=any || {{ rm -f -- {sources}; exit 1; }}\n"
             ),
         )))
     }

@@ -192,12 +192,15 @@ pub trait Transport: Send + Sync {
     fn round_trips(&self) -> usize;
 }
 
-/// Runs an idempotent script; over a new connection if the old one was lost, as by a reboot of the machine.
-pub async fn run_again(transport: &dyn Transport, script: &Script) -> Result<Output, Error> {
-    match transport.run(script).await {
+/// Does what may be done twice; over a new connection if the old one was lost, as by a reboot of the machine.
+pub async fn renewing<T, F>(transport: &dyn Transport, attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    match attempt().await {
         Err(error) if error.retryable() => {
             transport.reconnect().await?;
-            transport.run(script).await
+            attempt().await
         }
         other => other,
     }

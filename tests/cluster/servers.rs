@@ -8,11 +8,11 @@ use crate::run::{self, Run};
 use crate::support::{self, Fixture};
 
 /// Machines and what they are to be.
-const NODES: &[(&str, &str)] = &[
-    ("one", "rebooted\", \"k3s-server"),
-    ("two", "k3s-server"),
-    ("three", "k3s-server"),
-    ("agent", "k3s-agent"),
+const NODES: &[(&str, &[&str])] = &[
+    ("one", &["rebooted", "k3s-server"]),
+    ("two", &["k3s-server"]),
+    ("three", &["k3s-server"]),
+    ("agent", &["k3s-agent"]),
 ];
 
 /// The others have asked the first server for its cluster when it reboots, and ask it again afterwards.
@@ -27,9 +27,9 @@ reboot = true
 "#;
 
 fn inventory() -> String {
-    let node = |(name, role): &(&str, &str)| {
+    let node = |(name, roles): &(&str, &[&str])| {
         let claims = "arch = \"amd64\"\nos = \"debian-13\"";
-        format!("[nodes.{name}]\nhost = \"{name}.home.arpa\"\n{claims}\nroles = [\"{role}\"]\n")
+        format!("[nodes.{name}]\nhost = \"{name}.home.arpa\"\n{claims}\nroles = {roles:?}\n")
     };
     let nodes: String = NODES.iter().map(node).collect();
     format!("[cluster]\nname = \"several\"\n[k3s]\nversion = \"{NEW}\"\n{nodes}")

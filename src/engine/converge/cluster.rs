@@ -10,7 +10,7 @@ use crate::probe::{Answer, Question};
 use crate::resource::{ClusterCall, Fetch};
 use crate::role::{ClusterNode, Handler, Planned, RolePlan};
 use crate::secret::Secret;
-use crate::transport::{Script, run_again};
+use crate::transport::{self, Script};
 
 /// How long a node may take to be Ready again after a restart.
 const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
@@ -92,7 +92,8 @@ impl Run<'_> {
         let transport =
             self.context.peers.transport(&fetch.node).await.map_err(|e| failed(&e.to_string()))?;
         let script = Script::new(&*fetch.script);
-        let output = run_again(&*transport, &script).await.map_err(|e| failed(&e.to_string()))?;
+        let output = transport::renewing(&*transport, || transport.run(&script)).await;
+        let output = output.map_err(|e| failed(&e.to_string()))?;
         match (output.status, String::from_utf8(output.stdout)) {
             (0, Ok(text)) => Ok(Secret::new(text)),
             _ => Err(failed(String::from_utf8_lossy(&output.stderr).trim())),

@@ -137,7 +137,12 @@ async fn reach(
             let tunnel = jump
                 .channel_open_direct_tcpip(&hop.host, u32::from(hop.port), "127.0.0.1", 0)
                 .await
-                .map_err(|e| unreachable_hop(hop, tunnel_refused(&e), false))?;
+                .map_err(|e| {
+                    // Whatever else it says is of the jump host itself.
+                    let is_silent =
+                        matches!(e, russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed));
+                    unreachable_hop(hop, tunnel_refused(&e), !is_silent)
+                })?;
             connected.store(true, Ordering::Relaxed);
             client::connect_stream(config, tunnel.into_stream(), client).await
         }
