@@ -70,6 +70,17 @@ impl Restore {
                 "name a backup of this cluster",
             ));
         }
+        if about.is_too_new() {
+            return Err(Problem::failed(
+                format!(
+                    "{} was made with {}, and the server has {}: an older K3s does not read a newer datastore",
+                    self.file.display(),
+                    about.version,
+                    about.installed
+                ),
+                "install that release first: set version under [k3s], then datahub provision",
+            ));
+        }
         let destroys = format!(
             "this takes the cluster {name} back to {} (made with {}): what was changed since is lost",
             self.file.display(),

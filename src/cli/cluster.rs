@@ -36,7 +36,8 @@ pub async fn open(global: &Global, login: &Login, ui: &Ui) -> anyhow::Result<Clu
     });
     members.first().map_err(problem)?;
     let connector = session::connector(Arc::new(inventory.clone()), login.clone());
-    Ok(Cluster { access: Access { members, peers: Arc::new(Peers::new(connector)) }, project, login })
+    let access = Access { members, peers: Arc::new(Peers::new(connector)), holder: session::holder() };
+    Ok(Cluster { access, project, login })
 }
 
 /// Steps as lines: who, and what.

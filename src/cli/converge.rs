@@ -65,15 +65,14 @@ pub async fn converge(
         ));
     }
 
-    let run = run_id();
-    let record = record(ui, &run);
+    let holder = session::holder();
+    let record = record(ui, &holder.run);
     let interrupt = session::interrupts(ui);
     let secrets = job.project.secrets.clone();
     let options = engine::Options {
         dry_run,
         forks: forks.max(1),
-        run,
-        owner: owner(),
+        holder,
         interrupt,
         redact: Arc::new(move |text| secrets.redact(text)),
         artifacts: Arc::new(job.project.artifacts()),
@@ -159,19 +158,6 @@ fn as_failure(mistakes: &Diagnostics) -> Failure {
         failure.output = rest.iter().map(line).collect();
     }
     failure
-}
-
-/// Sorts by time and is unique on this machine.
-fn run_id() -> String {
-    format!("{}-{:x}", super::stamp(), std::process::id())
-}
-
-/// `user@machine`, for the record, the node's lock and its journal.
-fn owner() -> String {
-    let user =
-        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{user}@{machine}")
 }
 
 /// The run's record in the user's state folder; a run goes on without one.

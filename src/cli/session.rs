@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Ui;
 use super::problem::Problem;
 use crate::engine::Interrupt;
+use crate::engine::lock::Holder;
 use crate::engine::peers::Connector;
 use crate::inventory::{Inventory, Node};
 use crate::transport::local::Local;
@@ -115,6 +116,15 @@ async fn look_up(host: &str) -> Option<IpAddr> {
     let mut addresses: Vec<IpAddr> = found.map(|a| a.ip()).filter(|a| !a.is_loopback()).collect();
     addresses.sort_by_key(|address| (address.is_ipv6(), *address));
     addresses.first().copied()
+}
+
+/// This run, for the record, the nodes' locks and their journals. Its name sorts by time and is unique on this machine.
+pub fn holder() -> Holder {
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let run = format!("{}-{:x}", super::stamp(), std::process::id());
+    Holder { owner: format!("{user}@{machine}"), run }
 }
 
 /// Watches for Ctrl-C and SIGTERM: the first lets running steps finish, the second stops at once.

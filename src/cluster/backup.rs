@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Access, Error, Member, Report};
+use crate::artifact::release::parse_version;
 use crate::checksum::sha256_hex;
 use crate::kube::node::Ready;
 use crate::shell::quote;
@@ -138,7 +139,20 @@ printf '%s %s\n' "$(sha256sum <"$folder/$name" | cut -c1-64)" "$(stat -c %s "$fo
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     pub cluster: String,
+    /// Of the K3s that wrote the datastore.
     pub version: String,
+    /// Of the K3s that is to read it.
+    pub installed: String,
+}
+
+impl About {
+    /// Whether the datastore is of a later minor release than the K3s that is to read it. It is not made for that.
+    pub fn is_too_new(&self) -> bool {
+        match (parse_version(&self.version), parse_version(&self.installed)) {
+            (Some(made), Some(installed)) => (made.major, made.minor) > (installed.major, installed.minor),
+            _ => false,
+        }
+    }
 }
 
 struct Archive {
@@ -164,7 +178,7 @@ pub async fn bring(access: &Access, file: &Path) -> Result<About, Error> {
          head -c {size} >{FOLDER}/.restore/archive || exit 1\n\
          [ \"$(sha256sum <{FOLDER}/.restore/archive | cut -c1-64)\" = {sum} ] || {{ echo 'it arrived broken' >&2; exit 1; }}\n\
          cd {FOLDER}/.restore && tar -xzf archive && rm -f archive && [ -s backup ] && [ -s token ] && [ -s agent-token ] && {{ [ -s state.db ] || [ -s snapshot ]; }} || {{ rm -rf {FOLDER}/.restore; echo 'it is no backup made by datahub' >&2; exit 1; }}\n\
-         cat backup",
+         cat backup; echo \"installed=$(k3s --version | sed -n 's/^k3s version \\([^ ]*\\).*/\\1/p')\"",
         size = bytes.len(),
         sum = sha256_hex(&bytes),
     );
@@ -179,7 +193,7 @@ pub async fn bring(access: &Access, file: &Path) -> Result<About, Error> {
         let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         super::printable(line.unwrap_or_default())
     };
-    Ok(About { cluster: field("cluster"), version: field("version") })
+    Ok(About { cluster: field("cluster"), version: field("version"), installed: field("installed") })
 }
 
 /// Takes away what [`bring`] has brought: it holds every Secret of a cluster.
@@ -200,6 +214,7 @@ pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result
             error.hint(hint)
         })?;
     }
+    let _locks = access.lock_all(access.members.servers()).await?;
     if let Err(error) = replace(access, server, &others, stamp, report).await {
         start_again(access, &others, report).await;
         return Err(error);
@@ -227,11 +242,17 @@ pub async fn restore(access: &Access, stamp: &str, report: Report<'_>) -> Result
             "the datastore is restored, but not Ready with it: {}",
             left.iter().map(|member| member.node.as_str()).collect::<Vec<_>>().join(", ")
         ))
-        .hint(format!(
-            "do not restore again; when the machine is there: datahub exec --node {} -- systemctl restart {}",
-            first.node,
-            first.unit()
-        ))),
+        .hint(format!("do not restore again; when the machine is there: {}", back(first)))),
+    }
+}
+
+/// How a member that missed the restore comes back.
+fn back(member: &Member) -> String {
+    let node = &member.node;
+    match member.server {
+        // What it has of the datastore is of the cluster that is no more.
+        true => format!("datahub remove {node}, then datahub provision --node {node}"),
+        false => format!("datahub exec --node {node} -- systemctl restart {}", member.unit()),
     }
 }
 
@@ -266,6 +287,8 @@ async fn start_again(access: &Access, servers: &[&Member], report: Report<'_>) {
 /// Lets a member start anew with the restored server: only then does a kubelet register its node, and a server take
 /// over the datastore.
 async fn rejoin(access: &Access, member: &Member, stamp: &str, report: Report<'_>) -> Result<(), Error> {
+    // A server's is held already.
+    let _lock = access.lock_all(std::iter::once(member).filter(|member| !member.server)).await?;
     report(&member.node, "restarting K3s");
     if member.server {
         access.sh(&member.node, "move its datastore away", &set_aside(member, stamp), LIMIT).await?;
@@ -294,9 +317,11 @@ kept="$data/server/tokens.before-restore-{stamp}"
 systemctl stop k3s.service || exit 1
 undo() {{
   [ ! -d "$old" ] || {{ rm -rf -- "$data/server/db"; mv -- "$old" "$data/server/db"; }}
+  whole=yes
   for token in token agent-token; do
-    [ ! -e "$kept/$token" ] || cp -p -- "$kept/$token" "/etc/rancher/k3s/$token"
+    [ ! -e "$kept/$token" ] || cp -p -- "$kept/$token" "/etc/rancher/k3s/$token" || whole=
   done
+  [ -z "$whole" ] || rm -rf -- "$kept"
   systemctl start k3s.service
   echo "$1; what was there before was put back" >&2
   exit 1
@@ -337,6 +362,19 @@ mod tests {
         ] {
             let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
             assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+
+    #[test]
+    fn a_datastore_is_not_read_by_an_older_minor_release() {
+        for (version, installed, too_new) in [
+            ("v1.36.3+k3s1", "v1.35.9+k3s1", true),
+            ("v1.36.3+k3s1", "v1.36.1+k3s1", false),
+            ("v1.35.3+k3s1", "v1.36.1+k3s1", false),
+            ("v1.36.3+k3s1", "", false),
+        ] {
+            let about = About { version: version.into(), installed: installed.into(), ..About::default() };
+            assert_eq!(about.is_too_new(), too_new, "{about:?}");
         }
     }
 

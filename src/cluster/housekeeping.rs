@@ -26,6 +26,7 @@ pub async fn vacuum(access: &Access, report: Report<'_>) -> Result<(), Error> {
         report(&server.node, ETCD);
         return Ok(());
     }
+    let _lock = access.lock(&server.node).await?;
     report(&server.node, "shrinking the datastore; K3s is stopped meanwhile, pods go on");
     let said = access.sh(&server.node, "shrink the datastore", &vacuum_shell(server), LIMIT).await?;
     report(&server.node, said.trim());
@@ -40,6 +41,7 @@ const ETCD: &str = "the datastore is an embedded etcd: it shrinks by itself";
 /// Removes images that no container uses, node by node: it is work for the disk.
 pub async fn prune_images(access: &Access, report: Report<'_>) -> Result<(), Error> {
     for member in &access.members.0 {
+        let _lock = access.lock(&member.node).await?;
         report(&member.node, "removing unused images");
         access.sh(&member.node, "remove unused images", "k3s crictl rmi --prune", LIMIT).await?;
     }

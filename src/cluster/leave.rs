@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::{Access, Error, Member, Report};
+use crate::kube::Cluster;
 use crate::kube::drain::{self, DrainOptions};
 use crate::resource::absent::check_removable;
 use crate::shell::quote;
@@ -21,8 +22,11 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
     }
     // Through a server that stays.
     let api = access.api_beside(member).await?;
+    let mut lock = None;
     if !gone {
+        lock = Some(access.lock(&member.node).await?);
         holds_no_volumes(access, member).await?;
+        leaves_a_majority(access, member, &api).await?;
     }
     if api.node(&member.name).await?.is_some() && !gone {
         report(&member.node, "draining");
@@ -37,8 +41,9 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
         if member.server {
             was_there = api.delete_node(&member.name).await?;
         }
-        take_off(access, member, report).await?;
+        clean(access, member, report).await?;
     }
+    drop(lock);
     // Last: a kubelet that still runs would register the node again.
     was_there |= api.delete_node(&member.name).await?;
     report(&member.node, if was_there { "forgotten by the cluster" } else { "the cluster did not know it" });
@@ -66,8 +71,31 @@ async fn holds_no_volumes(access: &Access, member: &Member) -> Result<(), Error>
     volumes(access, member).await?.map_or(Ok(()), Err)
 }
 
+/// A server that leaves must not take the datastore's majority with it.
+async fn leaves_a_majority(access: &Access, member: &Member, api: &Cluster) -> Result<(), Error> {
+    let others: Vec<&Member> =
+        access.members.servers().filter(|server| member.server && server.node != member.node).collect();
+    let mut down = Vec::new();
+    for other in &others {
+        if !api.node(&other.name).await?.is_some_and(|node| node.ready) {
+            down.push(other.node.as_str());
+        }
+    }
+    if others.is_empty() || others.len() - down.len() > others.len() / 2 {
+        return Ok(());
+    }
+    let message =
+        "the servers left would be no majority, and the cluster would stand still; nothing was done";
+    Err(Error::on(&member.node, message).hint(format!("bring these to Ready first: {}", down.join(", "))))
+}
+
 /// Takes K3s off a machine. Done already: nothing happens.
 pub async fn take_off(access: &Access, member: &Member, report: Report<'_>) -> Result<(), Error> {
+    let _lock = access.lock(&member.node).await?;
+    clean(access, member, report).await
+}
+
+async fn clean(access: &Access, member: &Member, report: Report<'_>) -> Result<(), Error> {
     check_removable(&member.data_dir).map_err(|why| {
         Error::on(&member.node, format!("K3s's data cannot be deleted: {why}; nothing was done"))
             .hint("is k3s_data_dir what it was when K3s was installed? It must be a folder for K3s alone")

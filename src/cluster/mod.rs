@@ -14,11 +14,12 @@ pub mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::lock::{self, Answer, Holder};
 use crate::engine::peers::Peers;
 use crate::inventory::{Inventory, Node};
 use crate::kube;
 use crate::transport::prompt::printable;
-use crate::transport::{self, Script, Transport};
+use crate::transport::{self, Hold, Script, Transport};
 
 pub use crate::role::{AGENT, SERVER};
 
@@ -137,6 +138,8 @@ impl Members {
 pub struct Access {
     pub members: Members,
     pub peers: Arc<Peers>,
+    /// Who this is.
+    pub holder: Holder,
 }
 
 impl Access {
@@ -158,6 +161,29 @@ impl Access {
 
     pub async fn transport(&self, node: &str) -> Result<Arc<dyn Transport>, Error> {
         self.peers.transport(node).await.map_err(|error| Error::transport(node, &error))
+    }
+
+    /// Takes a node's lock: it is ours until the guard is dropped. A run that changes the node now keeps it.
+    async fn lock(&self, node: &str) -> Result<Hold, Error> {
+        let transport = self.transport(node).await?;
+        let asked = lock::ask(&*transport, &self.holder).await;
+        match asked.map_err(|error| Error::transport(node, &error))? {
+            (Answer::Ours, hold) => Ok(hold),
+            (Answer::Busy(who), _) => Err(Error::on(node, lock::busy(&who)).hint(lock::BUSY_HINT)),
+            (Answer::LeftOver(step), _) => {
+                Err(Error::on(node, format!("a step of an earlier run is still at work: {step}"))
+                    .hint("wait for it to end, then run again"))
+            }
+        }
+    }
+
+    /// The locks of several nodes, or of none.
+    async fn lock_all(&self, members: impl Iterator<Item = &Member>) -> Result<Vec<Hold>, Error> {
+        let mut locks = Vec::new();
+        for member in members {
+            locks.push(self.lock(&member.node).await?);
+        }
+        Ok(locks)
     }
 
     /// Runs shell as root on a node. What it prints is text; anything but success is an error that quotes the end of

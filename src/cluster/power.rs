@@ -42,6 +42,7 @@ async fn switch_off(access: &Access, node: &str, report: Report<'_>) -> Result<(
         report(node, &format!("off already, or out of reach ({why})"));
         return Ok(());
     }
+    let _lock = access.lock(node).await?;
     report(node, "shutting down");
     // The answer comes before the machine goes.
     let shell = "setsid sh -c 'sleep 0.5; systemctl poweroff || poweroff' >/dev/null 2>&1 </dev/null &";
@@ -128,6 +129,7 @@ mod tests {
                 member("b", false),
             ]),
             peers: Arc::new(Peers::new(nowhere)),
+            holder: Default::default(),
         };
         let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
         let all = words(&["s", "a", "nas", "b", "other"]);

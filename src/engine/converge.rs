@@ -299,12 +299,12 @@ impl<'a> Run<'a> {
             None => None,
         };
         let marked = |shell: &str| step::marked(&role.name, &planned.notify, change.starts_last, shell);
-        let long = change.long.then(|| format!("{}-{}", self.context.run, self.steps));
+        let long = change.long.then(|| format!("{}-{}", self.run_id(), self.steps));
         let shell = match &long {
-            Some(id) => step::long(&planned.label(), &marked(&change.shell), id),
+            Some(id) => step::long(self.run_id(), &planned.label(), &marked(&change.shell), id),
             None => {
                 let shell = step::with_fetched(fetched.as_ref(), &change.shell);
-                step::short(&planned.label(), &marked(&shell))
+                step::short(self.run_id(), &planned.label(), &marked(&shell))
             }
         };
         let mut questions = planned.resource.questions();
@@ -360,9 +360,8 @@ impl<'a> Run<'a> {
         let broken = |error| self.broken(Some((role, Some(planned))), output, &error);
         let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
         if status != 0 {
-            let failure =
-                self.failure(role, Some(planned), format!("the change failed with status {status}"));
-            return Err(failure.printed(self.last_lines(&text)).into());
+            let message = format!("the change failed with status {status}");
+            return Err(self.refused(role, Some(planned), message, status, &text).into());
         }
         let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
         self.seen.extend(answers);
@@ -414,7 +413,10 @@ impl<'a> Run<'a> {
         }
         let line = format!(
             "run {} by {}: {} changed, {} handlers",
-            self.context.run, self.context.owner, self.summary.changed, self.summary.handlers
+            self.run_id(),
+            self.context.holder.owner,
+            self.summary.changed,
+            self.summary.handlers
         );
         let logging = Probe::new([]).after(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
         // The node's journal is a courtesy; the operator's record is the one that counts.
@@ -479,6 +481,10 @@ impl<'a> Run<'a> {
 
     fn node(&self) -> String {
         self.target.node.clone()
+    }
+
+    fn run_id(&self) -> &str {
+        &self.context.holder.run
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod converge;
 pub mod event;
+pub mod lock;
 pub mod peers;
 pub mod record;
 pub mod step;
@@ -25,6 +26,7 @@ use crate::transport::{self, Transport};
 pub(crate) use converge::questions;
 use converge::{Run, Stop};
 use event::{Event, Events, Failure, Summary};
+use lock::Holder;
 use peers::Peers;
 
 /// A connection that is being opened.
@@ -66,10 +68,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Nodes worked on at a time; at least 1.
     pub forks: usize,
-    /// Names this run: part of file names, unique.
-    pub run: String,
-    /// Who runs it: `user@machine`.
-    pub owner: String,
+    /// Who runs it.
+    pub holder: Holder,
     pub interrupt: watch::Receiver<Interrupt>,
     /// Takes known secrets out of what a node printed.
     pub redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
@@ -96,8 +96,7 @@ pub struct Outcome {
 
 struct Context {
     dry_run: bool,
-    run: String,
-    owner: String,
+    holder: Holder,
     interrupt: watch::Receiver<Interrupt>,
     redact: Arc<dyn Fn(&str) -> String + Send + Sync>,
     artifacts: Arc<Store>,
@@ -215,8 +214,8 @@ pub fn circle(targets: &[Target]) -> Option<Vec<String>> {
 pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outcome {
     let started = Instant::now();
     events.emit(Event::RunStarted {
-        run: options.run.clone(),
-        owner: options.owner.clone(),
+        run: options.holder.run.clone(),
+        owner: options.holder.owner.clone(),
         at: jiff::Timestamp::now().strftime("%FT%TZ").to_string(),
         dry_run: options.dry_run,
         nodes: targets.iter().map(|t| t.node.clone()).collect(),
@@ -225,8 +224,7 @@ pub async fn run(targets: Vec<Target>, options: Options, events: Events) -> Outc
     let forks = Arc::new(Semaphore::new(options.forks.max(1)));
     let context = Arc::new(Context {
         dry_run: options.dry_run,
-        run: options.run,
-        owner: options.owner,
+        holder: options.holder,
         interrupt: options.interrupt,
         redact: options.redact,
         artifacts: options.artifacts,

@@ -1,76 +1,12 @@
-//! The shell around a change: the node's locks, notified handlers written down before the change, and long
+//! The shell around a change: the lock of a step, notified handlers written down before the change, and long
 //! steps that outlive the connection.
 
+use super::lock;
 use crate::probe::sh::PENDING_DIR;
 use crate::resource::systemd;
 use crate::role::{Action, Handler};
 use crate::secret::Secret;
 use crate::shell::{emit, quote};
-use crate::transport::prompt::printable;
-
-/// What a node says when its lock is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lock {
-    Ours,
-    /// Who holds it.
-    Busy(String),
-    /// It is free, but an earlier run left a step running: the process and what it does, as it was noted.
-    LeftOver(String),
-}
-
-impl Lock {
-    pub fn read(line: &str) -> Self {
-        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        match word {
-            "locked" => Self::Ours,
-            "left" => Self::LeftOver(printable(rest)),
-            "busy" => Self::Busy(printable(rest)),
-            _ => Self::Busy(printable(line.trim())),
-        }
-    }
-}
-
-/// Seconds without a beat after which a node takes the holder of its lock for gone.
-const HOLDER_LIMIT: u32 = 40;
-
-/// Seconds a node is asked to wait for a left-over step before it says that there is one.
-const LEFT_OVER_WAIT: u32 = 5;
-
-/// Holds the run's lock for as long as its input stays open. Prints a line for [`Lock::read`].
-/// It clears away what nobody will pick up: the long steps of other runs than `run`.
-pub fn lock(owner: &str, run: &str) -> String {
-    let wait = format!(
-        "flock -w {LEFT_OVER_WAIT} /run/datahub/step.lock true || {{ echo \"left $(cat /run/datahub/step)\"; exit 0; }}\n"
-    );
-    locked(owner, run, "false", &wait)
-}
-
-/// [`lock`] over a new connection, after the old one was lost: takes it from the run's own former shell, whose
-/// connection the node may still believe in, and does not wait for the run's own step.
-pub fn lock_again(owner: &str, run: &str) -> String {
-    locked(owner, run, &format!("[ \"$of\" = {} ]", quote(run)), "")
-}
-
-fn locked(owner: &str, run: &str, mine: &str, wait: &str) -> String {
-    let (owner, id) = (quote(owner), quote(run));
-    let own = quote(&format!("/run/datahub/step-{run}-"));
-    format!(
-        r#"umask 077; mkdir -p /run/datahub
-exec 8>>/run/datahub/run.lock
-if ! flock -n 8; then
-  who= of= shell=
-  [ ! -r /run/datahub/owner ] || {{ read -r who; read -r of; read -r shell; }} </run/datahub/owner
-  {{ {mine} && kill "$shell" && flock -w 5 8; }} 2>/dev/null || {{ echo "busy $who"; exit 0; }}
-fi
-printf '%s\n' {owner} {id} $$ >/run/datahub/owner
-{wait}for d in /run/datahub/step-*; do
-  case "$d" in {own}*) ;; *) [ ! -d "$d" ] || rm -rf "$d";; esac
-done
-echo locked
-# Until the input ends or the beats stay out. Not with the lock: it goes when this shell does.
-while [ -n "$(timeout {HOLDER_LIMIT} dd bs=64 count=1 2>/dev/null 8>&-)" ]; do :; done"#
-    )
-}
 
 /// A change, and the handlers it notifies written down as pending: before it, for whoever dies in between, and once
 /// more after it, for a unit that was started in the middle of it runs without a part of it. With `starts_last` the
@@ -100,23 +36,25 @@ fn mark(marks: &[String]) -> String {
     marks.iter().map(|mark| format!("{line} >{mark} || exit 1\n")).collect()
 }
 
-/// A short change, one at a time on the node. `what` it is stands in /run/datahub/step, with the process to end if
-/// it hangs.
+/// A short change of a run, one at a time on the node. `what` it is stands in /run/datahub/step, with the process to
+/// end if it hangs.
 ///
 /// The inner subshell must not be the last command of the outer one: dash would run it in the outer's process, and
 /// closing the descriptor there lets the lock go. Its process is not `$$`, which is the first shell's in all of them.
-pub fn short(what: &str, shell: &str) -> String {
+pub fn short(run: &str, what: &str, shell: &str) -> String {
     format!(
         "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
-         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
-        quote(what)
+         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{}{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
+        quote(what),
+        lock::still_held(run),
     )
 }
 
 /// A change that runs on when the connection drops. Sent again with the same `id` it is picked up, not repeated.
 /// Its script and output lie in a folder only root may enter, so it must hold no secret all the same: it stays
 /// there until [`forget`], for the shell that waits for it may be one whose connection is gone.
-pub fn long(what: &str, shell: &str, id: &str) -> String {
+pub fn long(run: &str, what: &str, shell: &str, id: &str) -> String {
+    let shell = lock::still_held(run) + shell;
     LONG.replace("DIR", &quote(&format!("/run/datahub/step-{id}")))
         .replace("WHAT", &quote(what))
         .replace("SCRIPT", &emit(shell.as_bytes()))
@@ -158,7 +96,7 @@ cat "$d/out"; exit "$(cat "$d/rc")""#;
 
 /// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`]. Without
 /// a mark it has run: in an attempt whose answer was lost.
-pub fn handler(role: &str, handler: &Handler) -> String {
+pub fn handler(run: &str, role: &str, handler: &Handler) -> String {
     let mark = mark_path(role, handler);
     if handler.action == Action::Reboot {
         return format!(
@@ -174,7 +112,7 @@ pub fn handler(role: &str, handler: &Handler) -> String {
         None => format!("{action} || exit $?\nrm -f {mark}"),
         Some(undo) => guarded(role, handler, &action, undo),
     };
-    short(&format!("handler {}", handler.name), &format!("[ -e {mark} ] || exit 0\n{shell}"))
+    short(run, &format!("handler {}", handler.name), &format!("[ -e {mark} ] || exit 0\n{shell}"))
 }
 
 fn is_restart(action: &Action) -> bool {
@@ -243,15 +181,16 @@ setsid sh -c "$watch" sh "$undo" >/dev/null 2>&1 </dev/null &
 }
 
 /// A new login has worked after a handler with an `undo`: the change stays.
-pub fn confirm(role: &str, handler: &Handler) -> String {
+pub fn confirm(run: &str, role: &str, handler: &Handler) -> String {
     let what = format!("confirm handler {}", handler.name);
-    short(&what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
+    short(run, &what, &format!("rm -rf {} {}", undo_dir(role, handler), mark_path(role, handler)))
 }
 
 /// No new login works: takes back what notified the handler.
-pub fn take_back(role: &str, handler: &Handler) -> String {
+pub fn take_back(run: &str, role: &str, handler: &Handler) -> String {
     let dir = undo_dir(role, handler);
     short(
+        run,
         &format!("take back handler {}", handler.name),
         &format!("for undo in {dir}/*; do [ ! -e \"$undo\" ] || sh \"$undo\"; done\nrm -rf {dir}"),
     )
@@ -300,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().display().to_string();
         let ask = format!("flock -n {path}/step.lock true && echo free || echo held");
-        let step = short("file /x", &format!("{ask}; sleep 5 >/dev/null 2>&1 & exit 3"));
+        let step = short("r", "file /x", &format!("{ask}; sleep 5 >/dev/null 2>&1 & exit 3"));
         let script = format!("{}\necho $?; {ask}", step.replace("/run/datahub", &path));
         let script = crate::shell::whole_or_nothing(&script);
         let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh runs");
@@ -343,27 +282,30 @@ mod tests {
         let notify = ["h".to_owned()];
         let refused = FailsOn::from([("it's refused".to_owned(), "say 'please'".to_owned())]);
         for script in [
-            lock("me", "run-1"),
-            lock_again("me", "run-1"),
-            short("file /it's", &marked("base", &notify, false, "cat <<'X'\n)\nX")),
+            short("r", "file /it's", &marked("base", &notify, false, "cat <<'X'\n)\nX")),
             marked("base", &notify, false, "cat <<'X'\n)\nX"),
             marked("base", &notify, true, "cat <<'X'\n)\nX"),
-            long("package it's", "echo hi", "1"),
+            long("r", "package it's", "echo hi", "1"),
             forget("1"),
             last_line("run-1-1"),
-            super::handler("base", &handler),
-            super::handler("base", &Handler { action: Action::Reboot, ..handler.clone() }),
-            super::handler("base", &Handler { fails_on: refused, ..handler.clone() }),
-            super::handler("base", &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() }),
+            super::handler("r", "base", &handler),
+            super::handler("r", "base", &Handler { action: Action::Reboot, ..handler.clone() }),
+            super::handler("r", "base", &Handler { fails_on: refused, ..handler.clone() }),
             super::handler(
+                "r",
+                "base",
+                &Handler { undo: Some("echo 'taken back'".into()), ..handler.clone() },
+            ),
+            super::handler(
+                "r",
                 "base",
                 &Handler { action: Action::Command("echo it's open".into()), ..handler.clone() },
             ),
             is_due("base", &handler),
             is_due("base", &Handler { action: Action::Reboot, ..handler.clone() }),
             with_fetched(Some(&Secret::new("s3'cret")), "echo \"$fetched\""),
-            confirm("base", &handler),
-            take_back("base", &handler),
+            confirm("r", "base", &handler),
+            take_back("r", "base", &handler),
         ] {
             crate::shell::assert_parses(&crate::shell::whole_or_nothing(&script));
         }

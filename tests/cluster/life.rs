@@ -147,6 +147,12 @@ fn it_is_looked_at(cluster: &Cluster) {
 }
 
 fn it_is_cared_for(cluster: &Cluster) {
+    // Not while a run changes the machine.
+    let lock = "flock -n /run/datahub/run.lock sleep 600 >/dev/null 2>&1 & echo $!";
+    let holder = cluster.lab.sh("s", &format!("printf '%s\\n' ada@desk r 1 >/run/datahub/owner; {lock}"));
+    let (code, refused) = cluster.says(&["maintenance"]);
+    assert!(code == Some(1) && refused.contains("another run is changing this node: ada@desk"), "{refused}");
+    cluster.lab.sh("s", &format!("pkill -P {holder}; kill {holder}; true"));
     let said = cluster.succeeds(&["maintenance", "--prune-images"]);
     assert!(said.contains("the datastore went from"), "{said}");
     assert!(cluster.is_ready("s"));

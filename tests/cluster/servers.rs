@@ -51,6 +51,14 @@ fn succeeds(lab: &Fixture, args: &[&str]) -> String {
     out + &said
 }
 
+/// Both streams of a command that fails.
+#[track_caller]
+fn fails(lab: &Fixture, args: &[&str]) -> String {
+    let (code, out, said) = run::plain(lab, &[args, &[&flag(lab)]].concat());
+    assert_eq!(code, Some(1), "{args:?}: {out}{said}");
+    out + &said
+}
+
 /// Nodes and what kind of member they are, as the cluster says.
 #[track_caller]
 fn nodes(lab: &Fixture) -> Vec<(String, bool, bool)> {
@@ -100,11 +108,21 @@ fn several_servers() {
     let mut files =
         std::fs::read_dir(lab.dir().join("saved")).expect("made").flatten().map(|file| file.path());
     let saved = files.find(|file| file.extension().is_some_and(|end| end == "gz")).expect("a file");
-    succeeds(&lab, &["restore", saved.to_str().expect("UTF-8"), "--yes"]);
+    let saved = saved.to_str().expect("UTF-8");
+    succeeds(&lab, &["restore", saved, "--yes"]);
+    assert_eq!(nodes(&lab), whole);
+    what_cannot_be_restored_changes_nothing(&lab, saved);
     assert_eq!(nodes(&lab), whole);
     let maintained = succeeds(&lab, &["maintenance"]);
     assert!(maintained.contains("is an embedded etcd: it shrinks by itself"), "{maintained}");
 
+    // With one of three down no other one may go.
+    lab.sh("three", "systemctl stop k3s");
+    until(|| nodes(&lab).contains(&("three".into(), true, false)));
+    let refused = fails(&lab, &["remove", "two", "--yes"]);
+    assert!(refused.contains("no majority") && refused.contains("to Ready first: three"), "{refused}");
+    lab.sh("three", "systemctl start k3s");
+    until(|| nodes(&lab) == whole);
     succeeds(&lab, &["remove", "three", "--yes"]);
     assert!(!nodes(&lab).iter().any(|(name, ..)| name == "three"));
     provision(&lab).ends_with(0);
@@ -115,10 +133,40 @@ fn several_servers() {
     let said = succeeds(&lab, &["shutdown", "--all", "--yes", "--connect-timeout", "3"]);
     assert!(said.contains("agent off already, or out of reach"), "{said}");
     // A container's processes outlive its network by a moment.
-    let running = || lab.lab().machines().expect("readable").iter().filter(|machine| machine.running).count();
+    until(|| !lab.lab().machines().expect("readable").iter().any(|machine| machine.running));
+}
+
+/// The other servers run on with what they had.
+fn what_cannot_be_restored_changes_nothing(lab: &Fixture, saved: &str) {
+    lab.lab().stop("three", Stop::PowerCut).expect("off");
+    let started = |node: &str| lab.sh(node, "systemctl show -P ActiveEnterTimestampMonotonic k3s");
+    let before = ["one", "two"].map(started);
+    let refused = fails(lab, &["restore", saved, "--yes", "--connect-timeout", "3"]);
+    assert!(refused.contains("three: cannot reach") && refused.contains("nothing was done"), "{refused}");
+    assert_eq!(["one", "two"].map(started), before);
+    lab.lab().start("three").expect("on");
+    until(|| nodes(lab).iter().all(|(.., ready)| *ready));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = folder.path().join("broken.tar.gz");
+    let spoil = "tar -xzf \"$1\" && echo rubbish >snapshot && tar -czf \"$2\" ./*[!z]";
+    let mut sh = std::process::Command::new("sh");
+    sh.args(["-ec", spoil, "sh", saved]).arg(&broken).current_dir(&folder);
+    assert!(sh.status().expect("sh runs").success());
+    let refused = fails(lab, &["restore", broken.to_str().expect("UTF-8"), "--yes"]);
+    assert!(refused.contains("what was there before was put back"), "{refused}");
+    assert!(refused.contains("two starting K3s again, with what it had"), "{refused}");
+    until(|| nodes(lab).iter().all(|(.., ready)| *ready));
+    // Of the first restore, and none of this one.
+    assert_eq!(lab.sh("one", "ls -d /var/lib/rancher/k3s/server/*.before-restore-* | wc -l"), "2");
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn until(is_so: impl Fn() -> bool) {
     let started = std::time::Instant::now();
-    while running() > 0 {
-        assert!(started.elapsed().as_secs() < 10, "{:?} {said}", lab.lab().machines());
-        std::thread::sleep(std::time::Duration::from_millis(100));
+    while !is_so() {
+        assert!(started.elapsed().as_secs() < 120, "it is not so");
+        std::thread::sleep(std::time::Duration::from_millis(200));
     }
 }

@@ -256,6 +256,22 @@ fn a_node_is_changed_by_one_run_at_a_time() {
     assert_eq!(begun, "one:1\ntwo:1\nthree:1", "{}", next.text);
 }
 
+/// As after a sleep of the operator's machine: the lock has gone meanwhile, and another run has come.
+#[test]
+fn a_run_that_has_lost_the_node_to_another_one_stops() {
+    let Some(lab) = slow("lost") else { return };
+    let first = start(&lab, RUN, "\"step\":\"command one\"");
+    lab.sh("n", "until test -e /root/one; do sleep 0.1; done");
+    lab.sh("n", "printf '%s\\n' ada@desk another-run 1 >/run/datahub/owner");
+    let first = first.end();
+    first.ends_with(1);
+    let message = first.failure("n")["message"].to_string();
+    assert!(message.contains("another one took the node: ada@desk"), "{message}");
+    assert_eq!(first.failure("n")["resource"], "command two");
+    lab.sh("n", "test -e /root/one.done && test ! -e /root/two");
+    json(&lab, RUN).ends_with(0).finished("n", 3, 1);
+}
+
 #[test]
 fn a_run_is_recorded_here_and_there() {
     let Some(lab) = slow("record") else { return };

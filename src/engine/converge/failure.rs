@@ -1,6 +1,7 @@
 //! What a run says when it cannot go on: where it happened, why, and what to do about it.
 
 use super::{Failure, Run, Stop, asking};
+use crate::engine::lock as node_lock;
 use crate::probe::Question;
 use crate::probe::sh::{Probe, ReadError};
 use crate::role::{Planned, RolePlan};
@@ -17,6 +18,25 @@ impl Run<'_> {
             resource: planned.map(Planned::label),
             place: planned.map(|p| p.place.to_string()),
             ..Failure::default()
+        }
+    }
+
+    /// A step ended with another status than 0, having said this.
+    pub(super) fn refused(
+        &self,
+        role: &RolePlan,
+        planned: Option<&Planned>,
+        message: String,
+        status: i32,
+        said: &str,
+    ) -> Failure {
+        match node_lock::lost_to(status, said) {
+            Some(who) => {
+                let message =
+                    format!("this run was out of touch for so long that another one took the node: {who}");
+                self.failure(role, planned, message).hint(node_lock::BUSY_HINT)
+            }
+            None => self.failure(role, planned, message).printed(self.last_lines(said)),
         }
     }
 

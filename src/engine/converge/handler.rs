@@ -32,16 +32,17 @@ impl Run<'_> {
             self.go_on(role)?;
             cluster = self.take_out(role, node).await?;
         }
-        let probe = Probe::new([]).after(step::handler(&role.name, handler));
+        let probe = Probe::new([]).after(step::handler(self.run_id(), &role.name, handler));
         let script = asking(&probe).timeout(Duration::from_secs(600));
         let output = self.run(&script).await.map_err(|e| self.step_failure(role, None, &e))?;
         let (status, text) =
             Probe::step(&output.stdout).map_err(|e| self.broken(Some((role, None)), &output, &e))?;
         if status != 0 {
-            let mut failure = self.failure(role, None, format!("handler `{}` ({what}) failed", handler.name));
+            let message = format!("handler `{}` ({what}) failed", handler.name);
+            let mut failure = self.refused(role, None, message, status, &text);
             failure.place = Some(handler.place.to_string());
-            failure.hint = Some("it stays pending: the next run tries it again".into());
-            return Err(failure.printed(self.last_lines(&text)).into());
+            failure.hint.get_or_insert("it stays pending: the next run tries it again".into());
+            return Err(failure.into());
         }
         if handler.undo.is_some() {
             self.confirm_login(role, handler).await?;
@@ -84,8 +85,8 @@ impl Run<'_> {
     async fn confirm_login(&mut self, role: &RolePlan, handler: &Handler) -> Result<(), Stop> {
         let login = log_in_anew(&*self.transport.clone()).await;
         let shell = match login {
-            Ok(()) => step::confirm(&role.name, handler),
-            Err(_) => step::take_back(&role.name, handler),
+            Ok(()) => step::confirm(self.run_id(), &role.name, handler),
+            Err(_) => step::take_back(self.run_id(), &role.name, handler),
         };
         let probe = Probe::new([]).after(shell);
         let ended = self.run(&asking(&probe)).await;

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::failure::transport_failure;
-use super::step::Lock;
-use super::{Event, Failure, Interrupt, RETRIES, Run, Stop, step};
+use super::{Event, Failure, Interrupt, RETRIES, Run, Stop};
+use crate::engine::lock::{self, Answer};
 use crate::probe::Question;
 use crate::role::RolePlan;
-use crate::transport::{self, Script};
+use crate::transport;
 
 /// How long a step that an earlier run left running is waited for: as long as the longest of apt's may take.
 const LEFT_OVER_LIMIT: Duration = Duration::from_secs(1800);
@@ -15,27 +15,25 @@ const LEFT_OVER_LIMIT: Duration = Duration::from_secs(1800);
 impl Run<'_> {
     /// Takes the node for this run. A step that an earlier run left running is waited for, and told of.
     pub(super) async fn take_lock(&mut self, role: &RolePlan) -> Result<(), Stop> {
-        let script =
-            Script::new(step::lock(&self.context.owner, &self.context.run)).timeout(Duration::from_secs(60));
         let started = Instant::now();
         let mut told = None;
         loop {
-            let (line, hold) =
-                self.transport.hold(&script).await.map_err(|e| transport_failure("lock the node", &e))?;
-            match Lock::read(&line) {
-                Lock::Ours => {
+            let asked = lock::ask(&*self.transport, &self.context.holder).await;
+            let (answer, hold) = asked.map_err(|e| transport_failure("lock the node", &e))?;
+            match answer {
+                Answer::Ours => {
                     self.lock = Some(hold);
                     return Ok(());
                 }
-                Lock::Busy(holder) => {
+                Answer::Busy(holder) => {
                     return Err(Failure {
-                        message: format!("another run is changing this node: {holder}"),
-                        hint: Some("wait for it to end; its lock goes away with it, within a minute if it lost the node".into()),
+                        message: lock::busy(&holder),
+                        hint: Some(lock::BUSY_HINT.into()),
                         ..Failure::default()
                     }
                     .into());
                 }
-                Lock::LeftOver(step) => {
+                Answer::LeftOver(step) => {
                     let (process, what) = step.split_once(' ').unwrap_or((&step, "a step"));
                     if started.elapsed() > LEFT_OVER_LIMIT {
                         let message =
@@ -90,12 +88,9 @@ impl Run<'_> {
             }
         }
         if self.lock.take().is_some() {
-            let lock = Script::new(step::lock_again(&self.context.owner, &self.context.run))
-                .timeout(Duration::from_secs(60));
-            let (line, hold) = self.transport.hold(&lock).await?;
-            match Lock::read(&line) {
-                Lock::Ours => self.lock = Some(hold),
-                Lock::Busy(who) | Lock::LeftOver(who) => {
+            match lock::ask_again(&*self.transport, &self.context.holder).await? {
+                (Answer::Ours, hold) => self.lock = Some(hold),
+                (Answer::Busy(who) | Answer::LeftOver(who), _) => {
                     return Err(transport::Error::Other(format!(
                         "the connection was lost, and meanwhile another run took the node: {who}"
                     )));

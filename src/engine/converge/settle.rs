@@ -34,7 +34,8 @@ impl Run<'_> {
             let planned = &role.resources[at];
             tokio::time::sleep_until(due).await;
             let questions = planned.resource.questions();
-            let probe = Probe::new(of_node(&questions)).after(step::short(&planned.label(), &shell));
+            let probe =
+                Probe::new(of_node(&questions)).after(step::short(self.run_id(), &planned.label(), &shell));
             let output = self.run(&asking(&probe)).await;
             let output = output.map_err(|e| self.step_failure(role, Some(planned), &e))?;
             self.read_back(role, planned, &probe, &output)?;
