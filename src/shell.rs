@@ -30,6 +30,15 @@ pub fn emit(bytes: &[u8]) -> String {
     format!("base64 -d <<'DATAHUB_DATA'\n{lines}\nDATAHUB_DATA\n")
 }
 
+/// [`emit`] without a process of its own where `bytes` are text, which then stands in the script to be read: nothing
+/// for secrets.
+pub fn emit_plainly(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => format!("printf %s {}\n", quote(text)),
+        _ => emit(bytes),
+    }
+}
+
 /// Wraps a script so that a shell which reads only part of it (a connection that drops) runs none of it.
 pub fn whole_or_nothing(script: &str) -> String {
     format!("{{\n{script}\nexit $?\n}}\n")
@@ -66,10 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn bytes_survive_a_here_document() {
+    fn bytes_survive_a_script() {
         let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
-        let out = std::process::Command::new("sh").arg("-c").arg(emit(&bytes)).output().expect("sh runs");
-        assert_eq!(out.stdout, bytes);
+        let text: String = (1..0x500).filter_map(char::from_u32).collect();
+        for bytes in [&*bytes, text.as_bytes(), "-n %s \\n\\0 it's\r\n\n".as_bytes(), b"--", b""] {
+            for script in [emit(bytes), emit_plainly(bytes)] {
+                let out = std::process::Command::new("sh").arg("-c").arg(&script).output().expect("sh runs");
+                assert_eq!(out.stdout, bytes, "{script}");
+            }
+        }
     }
 
     #[test]

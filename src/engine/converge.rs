@@ -309,7 +309,8 @@ impl<'a> Run<'a> {
         };
         let mut questions = planned.resource.questions();
         questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
-        let probe = Probe::new(of_node(&questions)).after(shell);
+        let probe = Probe::new(of_node(&questions));
+        let probe = if change.prints || change.long { probe.after(shell) } else { probe.after_quiet(shell) };
         // What was seen before may no longer hold: only what is asked now does.
         self.dirty = true;
         let facts = std::mem::take(&mut self.seen.facts);
@@ -323,7 +324,7 @@ impl<'a> Run<'a> {
         let output = output.map_err(|e| self.step_failure(role, Some(planned), &e))?;
         if let Some(id) = long {
             // A courtesy, as the next run's lock clears it away too.
-            let _ = self.run(&asking(&Probe::new([]).after(step::forget(&id)))).await;
+            let _ = self.run(&asking(&Probe::new([]).after_quiet(step::forget(&id)))).await;
         }
         let text = self.read_back(role, planned, &probe, &output)?;
         if let Some(call) = &change.cluster {
@@ -337,7 +338,9 @@ impl<'a> Run<'a> {
             failure.output = self.last_lines(&text);
             return Err(failure.into());
         }
-        self.settling.extend(change.settles.clone().and_then(|shell| Settling::new(role, planned, shell)));
+        let settling =
+            change.settles.clone().and_then(|shell| Settling::new(role, planned, shell, &self.seen));
+        self.settling.extend(settling);
         // What only shows once the change is made: that a unit does not run in a container.
         self.notes(role, planned);
         self.emit(Event::Changed {
@@ -418,7 +421,8 @@ impl<'a> Run<'a> {
             self.summary.changed,
             self.summary.handlers
         );
-        let logging = Probe::new([]).after(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
+        let logging =
+            Probe::new([]).after_quiet(format!("logger -t datahub -- {}", crate::shell::quote(&line)));
         // The node's journal is a courtesy; the operator's record is the one that counts.
         let _ = self.transport.run(&asking(&logging)).await;
         Ok(())

@@ -36,15 +36,15 @@ fn mark(marks: &[String]) -> String {
     marks.iter().map(|mark| format!("{line} >{mark} || exit 1\n")).collect()
 }
 
-/// A short change of a run, one at a time on the node. `what` it is stands in /run/datahub/step, with the process to
-/// end if it hangs.
+/// A short change of a run, one at a time on the node; ends the script. `what` it is stands in /run/datahub/step, with
+/// the process to end if it hangs.
 ///
-/// The inner subshell must not be the last command of the outer one: dash would run it in the outer's process, and
-/// closing the descriptor there lets the lock go. Its process is not `$$`, which is the first shell's in all of them.
+/// The subshell must not be the last command: dash would run it in the process that holds the lock, and closing the
+/// descriptor there lets it go. Its process is not `$$`, which is the first shell's in all of them.
 pub fn short(run: &str, what: &str, shell: &str) -> String {
     format!(
-        "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n(\nflock 9\n(\n\
-         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{}{shell}\n) 9>&-\nexit $?\n) 9>>/run/datahub/step.lock",
+        "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n{{\nflock 9\n(\n\
+         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{}{shell}\n) 9>&-\nstatus=$?\n}} 9>>/run/datahub/step.lock\nexit $status",
         quote(what),
         lock::still_held(run),
     )
@@ -74,24 +74,29 @@ pub fn forget(id: &str) -> String {
 
 const LONG: &str = r#"umask 022; mkdir -p -m 0700 /run/datahub
 d=DIR
+{
+flock 9
 if mkdir -m 0700 "$d" 2>/dev/null; then
 {
 SCRIPT
 } >"$d/script" || exit 1
 : >"$d/out"
-step='sh "$1/script" </dev/null & echo "$! $2" >/run/datahub/step; wait "$!"; echo "$?" >"$1/rc"'
-setsid sh -c '
-flock -o /run/datahub/step.lock sh -c "$1" sh "$2" "$3" 2>&1 | { head -c 33554432 >"$2/out"; : >"$2/end"; }
-' sh "$step" "$d" WHAT >/dev/null 2>&1 </dev/null &
-sleep 0.05
+step='sh "$1/script" </dev/null 9>&- & echo "$! $2" >/run/datahub/step; wait "$!"; echo "$?" >"$1/rc"'
+keep='head -c 33554432 >"$1/out"; : >"$1/end"'
+# The lock goes on with the step, and with nothing else.
+setsid sh -c "$step" sh "$d" WHAT 2>&1 </dev/null | setsid sh -c "$keep" sh "$d" >/dev/null 2>&1 9>&- &
 fi
+} 9>>/run/datahub/step.lock
 while [ ! -e "$d/rc" ]; do
   # Nobody is left to wait for: the next run has cleared it away.
   [ -d "$d" ] || exit 1
   flock /run/datahub/step.lock true; [ -e "$d/rc" ] || sleep 0.1
 done
 # A daemon that the step started may keep the pipe open: what it prints is not waited for.
-n=0; while [ ! -e "$d/end" ] && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
+n=0; while [ ! -e "$d/end" ] && [ "$n" -lt 30 ]; do
+  if [ "$n" -lt 10 ]; then sleep 0.01; else sleep 0.1; fi
+  n=$((n + 1))
+done
 cat "$d/out"; exit "$(cat "$d/rc")""#;
 
 /// What a handler runs. Its mark is struck off only after it has succeeded; with an `undo`, after [`confirm`]. Without
@@ -240,7 +245,7 @@ mod tests {
         let path = dir.path().display().to_string();
         let ask = format!("flock -n {path}/step.lock true && echo free || echo held");
         let step = short("r", "file /x", &format!("{ask}; sleep 5 >/dev/null 2>&1 & exit 3"));
-        let script = format!("{}\necho $?; {ask}", step.replace("/run/datahub", &path));
+        let script = format!("(\n{}\n)\necho $?; {ask}", step.replace("/run/datahub", &path));
         let script = crate::shell::whole_or_nothing(&script);
         let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh runs");
         assert_eq!(String::from_utf8_lossy(&out.stdout), "held\n3\nfree\n", "{script}");

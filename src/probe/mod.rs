@@ -210,6 +210,8 @@ pub struct Unit {
     /// Whether its start conditions were met when it was last started. `None`: not tried since the boot, or
     /// forgotten: systemd drops what is inactive and not wanted by an active unit.
     pub condition: Option<bool>,
+    /// `CPUUsageNSec`: what its processes have used so far, in ns. `None`: systemd does not count it.
+    pub processor: Option<u64>,
 }
 
 /// A kernel setting's live value, its white space folded.

@@ -31,7 +31,14 @@ const STEP: usize = usize::MAX;
 pub struct Probe {
     questions: BTreeSet<Question>,
     facts: bool,
-    step: Option<String>,
+    step: Option<Step>,
+}
+
+/// What is run before anything is asked.
+struct Step {
+    shell: String,
+    /// It may print without end.
+    prints: bool,
 }
 
 /// One part of the script and what its frame answers.
@@ -66,7 +73,13 @@ impl Probe {
     /// Runs `shell` first, in a subshell; only if it succeeds are the questions asked. So a change and its
     /// read-back are one exec.
     pub fn after(mut self, shell: impl Into<String>) -> Self {
-        self.step = Some(shell.into());
+        self.step = Some(Step { shell: shell.into(), prints: true });
+        self
+    }
+
+    /// The same for shell that prints a few lines at most: two processes fewer.
+    pub fn after_quiet(mut self, shell: impl Into<String>) -> Self {
+        self.step = Some(Step { shell: shell.into(), prints: false });
         self
     }
 
@@ -139,12 +152,15 @@ impl Probe {
     pub fn script(&self) -> String {
         let mut out = String::from("LC_ALL=C; export LC_ALL\n");
         out.push_str(frame::SHELL);
-        if let Some(step) = &self.step {
-            let _ = write!(
-                out,
-                "datahub_step() {{ (\n{step}\n) }}\n{STEP_SHELL}f {STEP} $r \"$o\"\n[ $r = 0 ] || {{ {}exit 0; }}\n",
-                frame::SHELL_END.replace('\n', "; ")
-            );
+        if let Some(Step { shell, prints }) = &self.step {
+            let _ = match prints {
+                true => write!(out, "datahub_step() {{ (\n{shell}\n) }}\n{STEP_SHELL}"),
+                false => {
+                    writeln!(out, "datahub_step() {{\n{shell}\n}}\no=$(datahub_step 2>&1 </dev/null); r=$?")
+                }
+            };
+            let end = frame::SHELL_END.replace('\n', "; ");
+            let _ = writeln!(out, "f {STEP} $r \"$o\"\n[ $r = 0 ] || {{ {end}exit 0; }}");
         }
         if self.facts {
             out.push_str(facts::FACTS_SHELL);

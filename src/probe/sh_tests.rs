@@ -6,11 +6,14 @@ use crate::probe::{Content, FileType, Source, Sysctl};
 #[test]
 fn a_step_runs_before_the_questions_and_stops_them_when_it_fails() {
     for (shell, expected) in [("echo hi; exit 3", (3, "hi")), ("cat <<'X'\nin (\nX\n", (0, "in ("))] {
-        let probe = Probe::new([Question::Hostname]).after(shell);
-        let out = std::process::Command::new("sh").arg("-c").arg(probe.script()).output().expect("sh runs");
-        let (status, text) = Probe::step(&out.stdout).expect("framed");
-        assert_eq!((status, text.as_str()), expected);
-        assert_eq!(probe.read(&out.stdout).is_ok(), status == 0);
+        let probe = || Probe::new([Question::Hostname]);
+        for probe in [probe().after(shell), probe().after_quiet(shell)] {
+            let out =
+                std::process::Command::new("sh").arg("-c").arg(probe.script()).output().expect("sh runs");
+            let (status, text) = Probe::step(&out.stdout).expect("framed");
+            assert_eq!((status, text.as_str()), expected);
+            assert_eq!(probe.read(&out.stdout).is_ok(), status == 0);
+        }
     }
 }
 

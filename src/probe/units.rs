@@ -3,7 +3,7 @@
 use super::Unit;
 use crate::shell::quote_all;
 
-const UNIT_PROPERTIES: [&str; 12] = [
+const UNIT_PROPERTIES: [&str; 13] = [
     "Id",
     "LoadState",
     "ActiveState",
@@ -16,6 +16,7 @@ const UNIT_PROPERTIES: [&str; 12] = [
     "RemainAfterExit",
     "ConditionResult",
     "ConditionTimestampMonotonic",
+    "CPUUsageNSec",
 ];
 
 /// The command that prints a block for [`read_unit`] about each of the units, in their order.
@@ -45,6 +46,8 @@ pub(super) fn read_unit(block: &str) -> Unit {
             "RemainAfterExit" => remains = value == "yes",
             "ConditionResult" => met = value == "yes",
             "ConditionTimestampMonotonic" => tried = value != "0",
+            // `[not set]` where it is not counted.
+            "CPUUsageNSec" => unit.processor = value.parse().ok(),
             _ => {}
         }
     }
@@ -62,7 +65,7 @@ mod tests {
         let seen = read_unit(
             "Type=oneshot\nRemainAfterExit=no\nResult=success\nId=a.service\nLoadState=loaded\nActiveState=inactive\n\
              SubState=dead\nFragmentPath=/etc/systemd/system/a.service\nUnitFileState=static\nNeedDaemonReload=yes\n\
-             ConditionResult=no\nConditionTimestampMonotonic=545022520",
+             ConditionResult=no\nConditionTimestampMonotonic=545022520\nCPUUsageNSec=12345678",
         );
         let expected = Unit {
             load: "loaded".into(),
@@ -75,10 +78,13 @@ mod tests {
             result: "success".into(),
             oneshot: true,
             condition: Some(false),
+            processor: Some(12_345_678),
         };
         assert_eq!(seen, expected);
-        let never =
-            read_unit("Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0");
-        assert_eq!((never.oneshot, never.condition), (false, None));
+        let never = read_unit(
+            "Type=oneshot\nRemainAfterExit=yes\nConditionResult=no\nConditionTimestampMonotonic=0\n\
+             CPUUsageNSec=[not set]",
+        );
+        assert_eq!((never.oneshot, never.condition, never.processor), (false, None, None));
     }
 }

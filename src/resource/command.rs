@@ -104,9 +104,15 @@ impl Resource for Command {
             return Ok(Verdict::Converged);
         }
         let change = Change::new(vec![self.difference()], self.shell());
-        // Nobody can tell what it needs.
-        let after_settling = true;
-        Ok(Verdict::Differs(Change { timeout: self.timeout(), long: self.long, after_settling, ..change }))
+        // Nobody can tell what it needs, or says.
+        let (after_settling, prints) = (true, true);
+        Ok(Verdict::Differs(Change {
+            timeout: self.timeout(),
+            long: self.long,
+            after_settling,
+            prints,
+            ..change
+        }))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -140,7 +140,7 @@ impl File {
         }
         let write = Write {
             path: &self.path,
-            source: Source::Bytes(self.bytes()),
+            source: if self.secret { Source::Secret(self.bytes()) } else { Source::Bytes(self.bytes()) },
             mode: &self.mode,
             owner: &self.owner,
             group: &self.group,
@@ -148,7 +148,8 @@ impl File {
             validate: self.validate.as_deref(),
             seen: super::text::Seen::Any,
         };
-        Verdict::Differs(Change::new(differences, write.shell()))
+        let prints = self.validate.is_some();
+        Verdict::Differs(Change { prints, ..Change::new(differences, write.shell()) })
     }
 }
 

@@ -114,6 +114,8 @@ pub struct Change {
     pub cluster: Option<Box<ClusterCall>>,
     /// Runs on by itself when the connection drops and is picked up again. Not for scripts that hold secrets.
     pub long: bool,
+    /// It runs what somebody else wrote, which may print without end.
+    pub prints: bool,
     /// Whether it stays as it is shows only a moment later: shell that fails, and says why, if it has not.
     pub settles: Option<String>,
     /// Only once all that was started before it has settled.
@@ -134,6 +136,7 @@ impl Change {
             fetch: None,
             cluster: None,
             long: false,
+            prints: false,
             settles: None,
             after_settling: false,
             starts_last: false,
@@ -145,6 +148,7 @@ impl Change {
         self.shell.push_str(&next.shell);
         self.timeout = self.timeout.max(next.timeout);
         self.long |= next.long;
+        self.prints |= next.prints;
         self.starts_last &= next.starts_last;
         self.after_settling |= next.after_settling;
         self.settles = match (self.settles.take(), next.settles) {

@@ -240,8 +240,8 @@ pub fn starts(commands: &str) -> bool {
     commands.lines().any(|line| line.starts_with("start "))
 }
 
-/// Whether a unit has stayed up, a while after it was started: most services are up as soon as their process is made,
-/// and fail then. One that has left a trace is not meant to.
+/// Says why a unit has not stayed up, a while after it was started: most services are up as soon as their process is
+/// made, and fail then. One that has left a trace is not meant to.
 pub fn has_stayed_up(unit: &str) -> String {
     about(unit, &format!("{UNHEARD}{UP}{STAYS}"))
 }

@@ -5,7 +5,7 @@ use super::Difference;
 pub use crate::checksum::sha256_hex;
 use crate::checksum::short;
 use crate::probe::Stat;
-use crate::shell::{emit, quote};
+use crate::shell::{emit, emit_plainly, quote};
 
 /// Texts from this size on (bytes, either side) are shown as a checksum, not as a diff.
 pub const SHOWN_LIMIT: usize = 64 * 1024;
@@ -25,6 +25,8 @@ pub enum Seen<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
     Bytes(&'a [u8]),
+    /// Stands in the script encoded, so that no shell can show it with a line it stumbles over.
+    Secret(&'a [u8]),
     /// A command of sh that fills the file `"$tmp"`.
     Shell(&'a str),
 }
@@ -73,7 +75,8 @@ impl Write<'_> {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or((".", self.path));
         let folder = if folder.is_empty() { "/" } else { folder };
         let fill = match self.source {
-            Source::Bytes(bytes) => format!("{{\n{}}} >\"$tmp\"", emit(bytes)),
+            Source::Bytes(bytes) => format!("{{\n{}}} >\"$tmp\"", emit_plainly(bytes)),
+            Source::Secret(bytes) => format!("{{\n{}}} >\"$tmp\"", emit(bytes)),
             Source::Shell(command) => command.to_owned(),
         };
         let mut sh = format!(
@@ -86,7 +89,7 @@ impl Write<'_> {
              for stale in \"$folder/$prefix\"??????; do\n\
              {{ [ ! -e \"$stale\" ] && [ ! -L \"$stale\" ]; }} || rm -f -- \"$stale\"\n\
              done\n\
-             trap 'rm -f -- \"$tmp\" \"$old\"' EXIT\n\
+             trap '[ -z \"$tmp$old\" ] || rm -f -- \"$tmp\" \"$old\"' EXIT\n\
              trap 'exit 1' HUP INT TERM\n\
              tmp=$(mktemp -- \"$folder/$prefix\"XXXXXX) || fail 'cannot make a temporary file beside it'\n\
              {{\n{fill}\n}} || fail 'cannot write its new content'\n",
@@ -138,6 +141,7 @@ impl Write<'_> {
         sh.push_str(
             "sync -- \"$tmp\" || fail 'cannot write its new content to the disk'\n\
              mv -fT -- \"$tmp\" \"$path\" || fail 'cannot put its new content in place'\n\
+             tmp= old=\n\
              ) || exit 1\n",
         );
         sh

@@ -157,14 +157,14 @@ fn a_service_that_ends_soon_after_its_start_fails_the_run() {
     let service = |ends: &str| {
         format!(
             "[[resource]]\n[resource.unit]\nname = \"brief.service\"\nstarted = true\n\
-             content = \"[Service]\\nExecStart=/bin/sh -c 'sleep 0.4; {ends}'\\n\"\n{FILE}"
+             content = \"[Service]\\nExecStart=/bin/sh -c 'timeout 0.4 yes >/dev/null; {ends}'\\n\"\n{FILE}"
         )
     };
     let Some(lab) = alpha("brief", &service("exit 3")) else { return };
     for (ends, why) in [("exit 3", "failed right after its start"), ("exit 0", "ended right after its start")]
     {
         role(&lab, &service(ends));
-        // What stands behind it does not wait for it to settle; nor is it taken for done.
+        // What stands behind it does not wait for it to settle; nor is it taken for done while it is at work.
         fails(&lab, &["unit brief.service", why, "role.toml:3"]);
         assert_eq!(lab.sh("alpha", "cat /etc/tested"), "tested");
         lab.sh("alpha", "systemctl stop brief.service; rm /etc/tested");
