@@ -15,6 +15,8 @@ mod lock_out;
 mod main_job;
 #[path = "provision/run.rs"]
 mod run;
+#[path = "provision/stretch.rs"]
+mod stretch;
 
 /// The machines of the shipped inventory without their cluster, which has tests of its own: these runs are of one
 /// machine alone, or of many that depend on each other in nothing.

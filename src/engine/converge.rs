@@ -6,6 +6,7 @@ mod failure;
 mod handler;
 mod lock;
 mod settle;
+mod stretch;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -135,11 +136,22 @@ impl<'a> Run<'a> {
 
     async fn role_inner(&mut self, role: &RolePlan) -> Result<(), Stop> {
         let mut notified = BTreeSet::new();
-        for (at, planned) in role.resources.iter().enumerate() {
+        let mut at = 0;
+        while let Some(planned) = role.resources.get(at) {
             self.go_on(role)?;
-            if self.resource(role, planned, &role.resources[at + 1..]).await? {
-                notified.extend(planned.notify.iter().cloned());
-            }
+            let changed = match self.stretch(role, at)? {
+                Some(stretch) => {
+                    let (next, changed) = self.make_together(role, &stretch).await?;
+                    at = next;
+                    changed
+                }
+                None => {
+                    at += 1;
+                    let differed = self.resource(role, planned, &role.resources[at..]).await?;
+                    differed.then_some(planned).into_iter().collect()
+                }
+            };
+            notified.extend(changed.iter().flat_map(|planned| planned.notify.iter().cloned()));
         }
         self.settle(role).await?;
         let mut left_over = self.left_over(role)?;
@@ -232,28 +244,64 @@ impl<'a> Run<'a> {
             Verdict::Unknown(reason) => return Err(self.failure(role, Some(planned), reason).into()),
             Verdict::Differs(change) => change,
         };
+        self.differs(role, planned, &change);
+        if self.context.dry_run {
+            self.summary.changed += 1;
+            return Ok(true);
+        }
+        if change.after_settling {
+            self.settle(role).await?;
+        }
+        self.apply(role, planned, stretch::ahead(later), &change).await?;
+        Ok(true)
+    }
+
+    fn differs(&self, role: &RolePlan, planned: &Planned, change: &Change) {
+        let in_words = |name: &String| step::describe(&role.handlers[name].action);
         self.emit(Event::Differs {
             node: self.node(),
             role: role.name.clone(),
             resource: planned.label(),
             place: planned.place.to_string(),
             differences: change.differences.clone(),
-            notify: self.described(role, planned),
+            notify: planned.notify.iter().map(in_words).collect(),
         });
-        if !self.context.dry_run {
-            if change.after_settling {
-                self.settle(role).await?;
-            }
-            self.apply(role, planned, later.first(), &change).await?;
-            self.changed.push(planned.label());
-        }
-        self.summary.changed += 1;
-        Ok(true)
     }
 
-    /// What a change would notify, in words.
-    fn described(&self, role: &RolePlan, planned: &Planned) -> Vec<String> {
-        planned.notify.iter().map(|name| step::describe(&role.handlers[name].action)).collect()
+    /// It was made so, and is.
+    fn has_changed(&mut self, role: &RolePlan, planned: &Planned, milliseconds: u64) {
+        // What only shows once the change is made: that a unit does not run in a container.
+        self.notes(role, planned);
+        self.emit(Event::Changed {
+            node: self.node(),
+            role: role.name.clone(),
+            resource: planned.label(),
+            milliseconds,
+        });
+        self.changed.push(planned.label());
+        self.summary.changed += 1;
+    }
+
+    /// Makes sure that a change has come to what it was to come to, going by what was seen after it.
+    fn check_made(&self, role: &RolePlan, planned: &Planned, said: &str) -> Result<(), Stop> {
+        match unsettled(self.verdict(role, planned)?) {
+            None => Ok(()),
+            Some(still) => {
+                let message = format!("the change was made, but the node is still not as wanted: {still}");
+                let mut failure = self.failure(role, Some(planned), message);
+                failure.output = self.last_lines(said);
+                Err(failure.into())
+            }
+        }
+    }
+
+    /// What was seen before a change may no longer hold: only what is asked from now on does.
+    fn forget_seen(&mut self) {
+        self.dirty = true;
+        let facts = std::mem::take(&mut self.seen.facts);
+        let pending = self.seen.pending_handlers().cloned().unwrap_or_default();
+        self.seen = Answers::new(facts)
+            .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
     }
 
     /// Says what is true of a resource but no difference, each once.
@@ -275,12 +323,12 @@ impl<'a> Run<'a> {
         planned.resource.diff(&self.seen).map_err(|e| self.failure(role, Some(planned), e.to_string()).into())
     }
 
-    /// Makes the change and reads it back in one exec, together with what the next resource asks.
+    /// Makes the change and reads it back in one exec, together with what those next to come ask.
     async fn apply(
         &mut self,
         role: &RolePlan,
         planned: &Planned,
-        next: Option<&Planned>,
+        next: &[Planned],
         change: &Change,
     ) -> Result<(), Stop> {
         let started = Instant::now();
@@ -308,15 +356,10 @@ impl<'a> Run<'a> {
             }
         };
         let mut questions = planned.resource.questions();
-        questions.extend(next.into_iter().flat_map(|n| n.resource.questions()));
+        questions.extend(next.iter().flat_map(|n| n.resource.questions()));
         let probe = Probe::new(of_node(&questions));
         let probe = if change.prints || change.long { probe.after(shell) } else { probe.after_quiet(shell) };
-        // What was seen before may no longer hold: only what is asked now does.
-        self.dirty = true;
-        let facts = std::mem::take(&mut self.seen.facts);
-        let pending = self.seen.pending_handlers().cloned().unwrap_or_default();
-        self.seen = Answers::new(facts)
-            .with(Question::PendingHandlers, crate::probe::Answer::PendingHandlers(pending));
+        self.forget_seen();
         let script = asking(&probe).timeout(change.timeout);
         let heard = long.as_ref().map(|id| self.listen(role, planned, id));
         let output = self.run(&script).await;
@@ -332,23 +375,11 @@ impl<'a> Run<'a> {
         }
         let answers = self.ask_cluster(&planned.resource.questions()).await;
         self.seen.extend(answers);
-        if let Some(still) = unsettled(self.verdict(role, planned)?) {
-            let message = format!("the change was made, but the node is still not as wanted: {still}");
-            let mut failure = self.failure(role, Some(planned), message);
-            failure.output = self.last_lines(&text);
-            return Err(failure.into());
-        }
+        self.check_made(role, planned, &text)?;
         let settling =
             change.settles.clone().and_then(|shell| Settling::new(role, planned, shell, &self.seen));
         self.settling.extend(settling);
-        // What only shows once the change is made: that a unit does not run in a container.
-        self.notes(role, planned);
-        self.emit(Event::Changed {
-            node: self.node(),
-            role: role.name.clone(),
-            resource: planned.label(),
-            milliseconds: started.elapsed().as_millis() as u64,
-        });
+        self.has_changed(role, planned, started.elapsed().as_millis() as u64);
         Ok(())
     }
 
@@ -363,8 +394,7 @@ impl<'a> Run<'a> {
         let broken = |error| self.broken(Some((role, Some(planned))), output, &error);
         let (status, text) = Probe::step(&output.stdout).map_err(broken)?;
         if status != 0 {
-            let message = format!("the change failed with status {status}");
-            return Err(self.refused(role, Some(planned), message, status, &text).into());
+            return Err(self.change_failed(role, planned, status, &text).into());
         }
         let (_, answers) = probe.read(&output.stdout).map_err(broken)?;
         self.seen.extend(answers);

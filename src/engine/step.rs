@@ -42,9 +42,20 @@ fn mark(marks: &[String]) -> String {
 /// The subshell must not be the last command: dash would run it in the process that holds the lock, and closing the
 /// descriptor there lets it go. Its process is not `$$`, which is the first shell's in all of them.
 pub fn short(run: &str, what: &str, shell: &str) -> String {
+    let shell = one_of_stretch(run, what, shell);
+    format!("{OPEN_STRETCH}(\n{shell}\n)\nstatus=$?\n{CLOSE_STRETCH}exit $status")
+}
+
+/// Before several changes of a run, one after the other, each a subshell with [`one_of_stretch`] in it.
+pub const OPEN_STRETCH: &str = "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n\
+                                exec 9>>/run/datahub/step.lock\nflock 9\n";
+/// After them.
+pub const CLOSE_STRETCH: &str = "exec 9>&-\n";
+
+/// See [`short`].
+pub fn one_of_stretch(run: &str, what: &str, shell: &str) -> String {
     format!(
-        "umask 022; [ -d /run/datahub ] || mkdir -p -m 0700 /run/datahub\n{{\nflock 9\n(\n\
-         read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{}{shell}\n) 9>&-\nstatus=$?\n}} 9>>/run/datahub/step.lock\nexit $status",
+        "exec 9>&-; read -r process rest </proc/self/stat; echo \"$process\" {} >/run/datahub/step\n{}{shell}",
         quote(what),
         lock::still_held(run),
     )

@@ -31,14 +31,22 @@ const STEP: usize = usize::MAX;
 pub struct Probe {
     questions: BTreeSet<Question>,
     facts: bool,
-    step: Option<Step>,
+    before: Before,
 }
 
 /// What is run before anything is asked.
-struct Step {
-    shell: String,
-    /// It may print without end.
-    prints: bool,
+enum Before {
+    Nothing,
+    Step {
+        shell: String,
+        /// It may print without end.
+        prints: bool,
+    },
+    Steps {
+        opening: &'static str,
+        steps: Vec<String>,
+        closing: &'static str,
+    },
 }
 
 /// One part of the script and what its frame answers.
@@ -61,7 +69,7 @@ enum Part<'a> {
 
 impl Probe {
     pub fn new(questions: impl IntoIterator<Item = Question>) -> Self {
-        Self { questions: questions.into_iter().collect(), facts: false, step: None }
+        Self { questions: questions.into_iter().collect(), facts: false, before: Before::Nothing }
     }
 
     /// Asks for the node's facts too.
@@ -73,13 +81,20 @@ impl Probe {
     /// Runs `shell` first, in a subshell; only if it succeeds are the questions asked. So a change and its
     /// read-back are one exec.
     pub fn after(mut self, shell: impl Into<String>) -> Self {
-        self.step = Some(Step { shell: shell.into(), prints: true });
+        self.before = Before::Step { shell: shell.into(), prints: true };
         self
     }
 
     /// The same for shell that prints a few lines at most: two processes fewer.
     pub fn after_quiet(mut self, shell: impl Into<String>) -> Self {
-        self.step = Some(Step { shell: shell.into(), prints: false });
+        self.before = Before::Step { shell: shell.into(), prints: false };
+        self
+    }
+
+    /// The same for several such pieces of shell, up to the first that fails. What opens and closes them is run
+    /// around them all.
+    pub fn after_each(mut self, opening: &'static str, steps: Vec<String>, closing: &'static str) -> Self {
+        self.before = Before::Steps { opening, steps, closing };
         self
     }
 
@@ -87,7 +102,14 @@ impl Probe {
     pub fn step(output: &[u8]) -> Result<(i32, String), ReadError> {
         let frames = frame::parse(output)?;
         let frame = frames.iter().find(|f| f.id == STEP).ok_or(FrameError::Cut(0))?;
-        Ok((frame.status, text(frame.body).trim_end_matches('\n').to_owned()))
+        Ok(said(frame))
+    }
+
+    /// The same of each step of [`Probe::after_each`] that was run.
+    pub fn steps(output: &[u8]) -> Result<Vec<(i32, String)>, ReadError> {
+        let frames = frame::parse(output)?;
+        let steps = frames.iter().enumerate().take_while(|(at, frame)| frame.id == STEP - at);
+        Ok(steps.map(|(_, frame)| said(frame)).collect())
     }
 
     /// The facts alone. They tell whether this is the machine that was meant, before anything else is read.
@@ -152,16 +174,7 @@ impl Probe {
     pub fn script(&self) -> String {
         let mut out = String::from("LC_ALL=C; export LC_ALL\n");
         out.push_str(frame::SHELL);
-        if let Some(Step { shell, prints }) = &self.step {
-            let _ = match prints {
-                true => write!(out, "datahub_step() {{ (\n{shell}\n) }}\n{STEP_SHELL}"),
-                false => {
-                    writeln!(out, "datahub_step() {{\n{shell}\n}}\no=$(datahub_step 2>&1 </dev/null); r=$?")
-                }
-            };
-            let end = frame::SHELL_END.replace('\n', "; ");
-            let _ = writeln!(out, "f {STEP} $r \"$o\"\n[ $r = 0 ] || {{ {end}exit 0; }}");
-        }
+        self.before.write(&mut out);
         if self.facts {
             out.push_str(facts::FACTS_SHELL);
         }
@@ -207,6 +220,28 @@ impl Probe {
         }
         let facts = self.facts.then(|| Self::facts(output)).transpose()?;
         Ok((facts, answers))
+    }
+}
+
+impl Before {
+    fn write(&self, out: &mut String) {
+        let end = frame::SHELL_END.replace('\n', "; ");
+        let step = |id: usize, shell: &str, prints: bool| {
+            let run = match prints {
+                true => format!("datahub_step() {{ (\n{shell}\n) }}\n{STEP_SHELL}"),
+                false => format!("datahub_step() {{\n{shell}\n}}\no=$(datahub_step 2>&1 </dev/null); r=$?\n"),
+            };
+            format!("{run}f {id} $r \"$o\"\n[ $r = 0 ] || {{ {end}exit 0; }}\n")
+        };
+        match self {
+            Self::Nothing => {}
+            Self::Step { shell, prints } => out.push_str(&step(STEP, shell, *prints)),
+            Self::Steps { opening, steps, closing } => {
+                out.push_str(opening);
+                out.extend(steps.iter().enumerate().map(|(at, shell)| step(STEP - at, shell, false)));
+                out.push_str(closing);
+            }
+        }
     }
 }
 
@@ -374,6 +409,11 @@ impl Part<'_> {
         }
         Ok(())
     }
+}
+
+/// A step's status and what it printed.
+fn said(frame: &Frame<'_>) -> (i32, String) {
+    (frame.status, text(frame.body).trim_end_matches('\n').to_owned())
 }
 
 fn text(body: &[u8]) -> String {

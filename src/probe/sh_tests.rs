@@ -18,6 +18,19 @@ fn a_step_runs_before_the_questions_and_stops_them_when_it_fails() {
 }
 
 #[test]
+fn several_steps_run_up_to_the_first_that_fails() {
+    let steps = |texts: &[&str]| {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        let probe = Probe::new([Question::Hostname]).after_each("x=1\n", texts, "x=\n");
+        let out = std::process::Command::new("sh").arg("-c").arg(probe.script()).output().expect("sh runs");
+        (Probe::steps(&out.stdout).expect("framed"), probe.read(&out.stdout).is_ok())
+    };
+    let said = |status: i32, text: &str| (status, text.to_owned());
+    assert_eq!(steps(&["echo a$x; x=2", "echo b$x >&2; cat"]), (vec![said(0, "a1"), said(0, "b1")], true));
+    assert_eq!(steps(&["exit 0", "echo b; exit 7", "echo c"]), (vec![said(0, ""), said(7, "b")], false));
+}
+
+#[test]
 fn a_step_that_prints_without_end_is_stopped() {
     let probe = Probe::new([Question::Hostname]).after("yes on");
     let out = std::process::Command::new("sh").arg("-c").arg(probe.script()).output().expect("sh runs");

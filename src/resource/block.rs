@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::edit::{self, State};
 use super::text::check_path;
-use super::{Resource, Verdict};
+use super::{Reach, Resource, Verdict};
 use crate::probe::{Answers, Question, Unanswered};
 
 /// Lines between `# BEGIN datahub NAME` and `# END datahub NAME`. All other lines stay as they are.
@@ -79,6 +79,10 @@ impl Resource for Block {
 
     fn questions(&self) -> Vec<Question> {
         edit::questions(&self.path)
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Below
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

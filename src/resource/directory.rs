@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::file::root;
 use super::text::{attribute_differences, check_attributes, set_attributes};
-use super::{Change, Difference, Resource, Verdict};
+use super::{Change, Difference, Reach, Resource, Verdict};
 use crate::probe::{Answers, FileType, Question, Unanswered};
 use crate::shell::quote;
 
@@ -35,6 +35,10 @@ impl Resource for Directory {
 
     fn questions(&self) -> Vec<Question> {
         vec![Question::Stat(self.path.clone())]
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Itself
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

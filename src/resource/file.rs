@@ -7,7 +7,7 @@ use super::text::{
     Source, Write, attribute_differences, check_attributes, content_difference, describe, set_attributes,
     sha256_hex,
 };
-use super::{Change, Difference, Resource, Verdict};
+use super::{Change, Difference, Reach, Resource, Verdict};
 use crate::probe::{Answers, Content, FileType, Question, Stat, Unanswered};
 
 /// A file, replaced atomically: its readers see the old content or the new one, never a part. Its folder must exist.
@@ -163,6 +163,10 @@ impl Resource for File {
             Question::Stat(self.path.clone()),
             Question::Content { path: self.path.clone(), unless: self.checksum() },
         ]
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Below
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::edit::{self, State};
 use super::text::check_path;
-use super::{Resource, Verdict};
+use super::{Reach, Resource, Verdict};
 use crate::probe::{Answers, Question, Unanswered};
 
 /// A line that must, or must not, be in a file. All other lines stay as they are.
@@ -72,6 +72,10 @@ impl Resource for Line {
 
     fn questions(&self) -> Vec<Question> {
         edit::questions(&self.path)
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Below
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::text::check_path;
-use super::{Change, Difference, Resource, Verdict};
+use super::{Change, Difference, Reach, Resource, Verdict};
 use crate::probe::{Answers, FileType, Question, Unanswered};
 use crate::shell::quote;
 
@@ -51,6 +51,10 @@ impl Resource for Link {
 
     fn questions(&self) -> Vec<Question> {
         vec![Question::Stat(self.path.clone())]
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Below
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

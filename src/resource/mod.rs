@@ -30,6 +30,7 @@ pub mod mount;
 mod mount_options;
 pub mod package;
 pub mod random_file;
+pub mod reach;
 pub mod swap;
 pub mod sysctl;
 pub mod systemd;
@@ -42,6 +43,8 @@ pub mod unit;
 pub mod user;
 
 use std::time::Duration;
+
+pub use reach::Reach;
 
 use crate::kube::{NodeWanted, ObjectWanted, SecretWanted};
 use crate::probe::{Answers, Question, Unanswered};
@@ -244,6 +247,11 @@ pub trait Resource: std::fmt::Debug + Send + Sync {
     /// What is true but worth a line, whether or not anything differs: a live value a container cannot have.
     fn notes(&self, _seen: &Answers) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What a change of it may change besides itself.
+    fn reach(&self) -> Reach {
+        Reach::Anything
     }
 
     /// What the log of a unit says when that will never get up, if this is what starts the unit.

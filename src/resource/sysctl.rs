@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::file::File;
 use super::text::check_path;
-use super::{Change, Difference, Resource, Verdict};
+use super::{Change, Difference, Reach, Resource, Verdict};
 use crate::probe::sysctl::sysctl_path;
 use crate::probe::{Answers, Question, Sysctl as Seen, Unanswered};
 use crate::shell::quote;
@@ -172,6 +172,10 @@ impl Resource for Sysctl {
     fn questions(&self) -> Vec<Question> {
         let live = self.values.keys().map(|key| Question::Sysctl(key.clone()));
         self.file().questions().into_iter().chain(live).collect()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Below
     }
 
     fn diff(&self, seen: &Answers) -> Result<Verdict, Unanswered> {

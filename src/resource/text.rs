@@ -75,7 +75,12 @@ impl Write<'_> {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or((".", self.path));
         let folder = if folder.is_empty() { "/" } else { folder };
         let fill = match self.source {
-            Source::Bytes(bytes) => format!("{{\n{}}} >\"$tmp\"", emit_plainly(bytes)),
+            // The shell's own printf does not say why it cannot write.
+            Source::Bytes(bytes) => format!(
+                "{{\n{}}} >\"$tmp\" || {{ head -c {} /dev/zero >\"$tmp\"; false; }}",
+                emit_plainly(bytes),
+                bytes.len()
+            ),
             Source::Secret(bytes) => format!("{{\n{}}} >\"$tmp\"", emit(bytes)),
             Source::Shell(command) => command.to_owned(),
         };

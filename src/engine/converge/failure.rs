@@ -40,6 +40,17 @@ impl Run<'_> {
         }
     }
 
+    pub(super) fn change_failed(
+        &self,
+        role: &RolePlan,
+        planned: &Planned,
+        status: i32,
+        said: &str,
+    ) -> Failure {
+        let message = format!("the change failed with status {status}");
+        self.refused(role, Some(planned), message, status, said)
+    }
+
     pub(super) fn step_failure(
         &self,
         role: &RolePlan,
