@@ -28,13 +28,13 @@ impl Reset {
             "this destroys the cluster {name} on {}: every object and Secret in it. A backup first: datahub backup",
             nodes.join(", ")
         );
-        confirm_by_name(ui, &destroys, name, self.yes)?;
-        // Before the first one is gone. Of one that is out of reach it is seen when it is its turn.
+        // Before anybody is asked, and the first one is gone. Of one that is out of reach it is seen when it is its turn.
         for member in &members.0 {
             if let Ok(Some(refusal)) = volumes(&cluster.access, member).await {
                 return Err(problem(refusal));
             }
         }
+        confirm_by_name(ui, &destroys, name, self.yes)?;
         // Agents before servers, so that nothing joins anew. One that fails keeps no other from being cleaned.
         let mut failed = None;
         for member in members.agents().chain(members.servers()) {

@@ -50,21 +50,27 @@ pub async fn remove(access: &Access, member: &Member, gone: bool, report: Report
     Ok(())
 }
 
-/// Where K3s's own storage class (local-path) keeps volumes on a machine it is not taken off: there is no other copy.
-/// `Some`: why, if there are any.
+/// Volumes of K3s's own storage class (local-path) on a machine it is not taken off: there is no other copy. `Some`:
+/// why, if there are any.
 pub async fn volumes(access: &Access, member: &Member) -> Result<Option<Error>, Error> {
-    let folder = format!("{}/storage", member.data_dir);
-    let look = format!("ls -A -- {} 2>/dev/null | head -n 4", quote(&folder));
-    let found = access.sh(&member.node, "look for volumes", &look, LIMIT).await?;
-    let names: Vec<String> = found.lines().map(super::printable).collect();
-    if names.is_empty() {
+    let found = access.sh(&member.node, "look for volumes", &kept(&member.data_dir), LIMIT).await?;
+    let paths: Vec<String> = found.lines().map(super::printable).collect();
+    if paths.is_empty() {
         return Ok(None);
     }
-    let message =
-        format!("volumes of the cluster are kept in {folder}: {}; nothing was done", names.join(", "));
+    let message = format!("volumes of the cluster are kept here: {}; nothing was done", paths.join(", "));
     Ok(Some(Error::on(&member.node, message).hint(
-        "delete their PersistentVolumeClaims, or save what is in them and then empty that folder by hand",
+        "delete their PersistentVolumeClaims, or save what is in these folders and then remove them by hand",
     )))
+}
+
+/// What lies in the usual place, and what is named as a volume in one that `default-local-storage-path` may name.
+fn kept(data_dir: &str) -> String {
+    format!(
+        "{{ find {storage} -mindepth 1 -maxdepth 1; find {data} -maxdepth 4 -type d -name 'pvc-*_*_*'; }} 2>/dev/null | sort -u | head -n 4",
+        storage = quote(&format!("{data_dir}/storage")),
+        data = quote(data_dir)
+    )
 }
 
 async fn holds_no_volumes(access: &Access, member: &Member) -> Result<(), Error> {
@@ -199,9 +205,29 @@ mod tests {
 
     #[test]
     fn dash_parses_every_script() {
-        for script in [stop("/var/lib/rancher/k3s"), delete("/a b"), left("/a 'b'")] {
+        for script in [stop("/var/lib/rancher/k3s"), delete("/a b"), left("/a 'b'"), kept("/a 'b'")] {
             let out = std::process::Command::new("sh").args(["-n", "-c", &script]).output().expect("sh runs");
             assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
         }
+    }
+
+    #[test]
+    fn volumes_are_found_where_they_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("it's data");
+        let look = || {
+            let shell = kept(&data.to_string_lossy());
+            let out = std::process::Command::new("sh").args(["-c", &shell]).output().expect("sh runs");
+            let text = String::from_utf8_lossy(&out.stdout).replace(&*data.to_string_lossy(), "");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(look(), [""; 0]);
+        let make = |path: &str| std::fs::create_dir_all(data.join(path)).expect("made");
+        make("storage");
+        make("agent/pods/pvc-1");
+        assert_eq!(look(), [""; 0]);
+        make("storage/anything");
+        make("own/volumes/pvc-1_media_films");
+        assert_eq!(look(), ["/own/volumes/pvc-1_media_films", "/storage/anything"]);
     }
 }
