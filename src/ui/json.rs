@@ -12,7 +12,7 @@
 //! | `role-started`, `role-finished` | `resources`; `changed` |
 //! | `step` | `step`: what the node is doing now; `says`: what a long one printed last |
 //! | `differs` | `resource`, `place`, `differences`, `notify`. In a dry run this is the plan |
-//! | `changed` | `resource`, `milliseconds`: made so and read back |
+//! | `changed` | `resource`, `milliseconds`: made so and read back. Those made together share the time they took |
 //! | `unknown` | `resource`, `reason`: cannot be told before the run |
 //! | `note` | `resource`, `note` |
 //! | `handler-pending` | `handler`, `left_over`: by an earlier run |

@@ -72,11 +72,11 @@ fn rubbish_before_the_answers_is_shown_and_nothing_is_done() {
     untouched(&fails(&lab, &["Welcome to my world", "~/.bashrc"]));
     lab.sh("alpha", "rm /home/kim/.bashrc");
 
-    // The server runs something else than what it is told.
-    let force = "printf 'Match User kim\\n ForceCommand echo go away\\n' >/etc/ssh/sshd_config.d/force.conf; systemctl reload ssh";
+    // The server runs something else than what it is told. Restarted, it is back when that ends; reloaded, it is not.
+    let force = "printf 'Match User kim\\n ForceCommand echo go away\\n' >/etc/ssh/sshd_config.d/force.conf; systemctl restart ssh";
     lab.sh("alpha", force);
     untouched(&fails(&lab, &["go away"]));
-    lab.sh("alpha", "rm /etc/ssh/sshd_config.d/force.conf; systemctl reload ssh");
+    lab.sh("alpha", "rm /etc/ssh/sshd_config.d/force.conf; systemctl restart ssh");
 
     // A shell that is none.
     lab.sh("alpha", "usermod -s /usr/sbin/nologin kim");
