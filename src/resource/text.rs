@@ -52,20 +52,6 @@ pub fn backup_path(path: &str) -> String {
     format!("{path}.datahub-backup")
 }
 
-/// Writes a file whatever was there before: [`Write::shell`] for the common case.
-pub fn write_file(
-    path: &str,
-    content: &[u8],
-    mode: &str,
-    owner: &str,
-    group: &str,
-    backup: bool,
-    validate: Option<&str>,
-) -> String {
-    Write { path, source: Source::Bytes(content), mode, owner, group, backup, validate, seen: Seen::Any }
-        .shell()
-}
-
 impl Write<'_> {
     /// A fragment of POSIX sh, in a subshell of its own, that ends the script with status 1 and a reason on
     /// stderr if it fails; more commands may follow it. The file is complete or untouched at any moment: a
