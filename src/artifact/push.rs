@@ -20,6 +20,9 @@ use crate::transport::{self, Feed, Feeding, Input, Script, Transport};
 /// A transfer that stands still is given up much earlier, by the transport; this one is for the slowest line.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 
+/// Bytes that are read from the disk at a time: every time costs a turn on another thread.
+const READ_AHEAD: usize = 1024 * 1024;
+
 /// Brings a file to a node, whole and checked there, but not in its place yet: [`Place::install`] does that.
 /// May be called again after a lost connection; what has arrived is not sent twice.
 pub async fn push(
@@ -80,7 +83,7 @@ impl Upload<'_> {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = keep;
         let mut file = tokio::fs::File::open(&self.cached.path).await.map_err(unreadable)?;
         file.seek(std::io::SeekFrom::Start(keep)).await.map_err(unreadable)?;
-        let rest = file.take(self.cached.size - keep);
+        let rest = tokio::io::BufReader::with_capacity(READ_AHEAD, file).take(self.cached.size - keep);
         let counted =
             Counted { inner: rest, done: keep, total: self.cached.size, report: self.report.clone() };
         Ok(Box::new(std::io::Cursor::new(format!("{keep}\n").into_bytes()).chain(counted)))
