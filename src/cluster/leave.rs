@@ -64,10 +64,11 @@ pub async fn volumes(access: &Access, member: &Member) -> Result<Option<Error>, 
     )))
 }
 
-/// What lies in the usual place, and what is named as a volume in one that `default-local-storage-path` may name.
+/// What lies in the usual place, and what is named as a volume in one that `default-local-storage-path` may name. Either
+/// folder may be a link to a larger disk.
 fn kept(data_dir: &str) -> String {
     format!(
-        "{{ find {storage} -mindepth 1 -maxdepth 1; find {data} -maxdepth 4 -type d -name 'pvc-*_*_*'; }} 2>/dev/null | sort -u | head -n 4",
+        "{{ find -H {storage} -mindepth 1 -maxdepth 1; find -H {data} -maxdepth 4 -type d -name 'pvc-*_*_*'; }} 2>/dev/null | sort -u | head -n 4",
         storage = quote(&format!("{data_dir}/storage")),
         data = quote(data_dir)
     )
@@ -228,6 +229,10 @@ mod tests {
         assert_eq!(look(), [""; 0]);
         make("storage/anything");
         make("own/volumes/pvc-1_media_films");
+        assert_eq!(look(), ["/own/volumes/pvc-1_media_films", "/storage/anything"]);
+        let disk = folder.path().join("disk");
+        std::fs::rename(data.join("storage"), &disk).expect("moved");
+        std::os::unix::fs::symlink(&disk, data.join("storage")).expect("linked");
         assert_eq!(look(), ["/own/volumes/pvc-1_media_films", "/storage/anything"]);
     }
 }

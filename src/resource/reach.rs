@@ -3,10 +3,9 @@
 use crate::probe::Question;
 
 /// What may be different once a resource of a type has been changed, besides what it asks about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Anything: a package brings files, users and units.
-    #[default]
     Anything,
     /// What stands below its path, which a link may lead to another place.
     Below,

@@ -34,10 +34,10 @@ pub struct Unit {
     /// Whether it starts at boot. Of units that cannot be enabled (static, generated), `true` is refused.
     #[serde(default)]
     pub enabled: Option<bool>,
-    /// Whether it runs now. A service that fails within a second of its start, before its processes have come to
-    /// rest, is a failure. A `Type=oneshot` that does
-    /// not remain counts as started if it has done its work since the boot. In a container, a unit whose start
-    /// conditions are not met there is left alone, with a note; elsewhere that is an error.
+    /// Whether it runs now. A service that fails within a second of its start, before its processes have come to rest,
+    /// is a failure. A `Type=oneshot` that does not remain counts as started if it has done its work since the boot. In
+    /// a container, a unit whose start conditions are not met there is left alone, with a note; elsewhere that is an
+    /// error.
     #[serde(default)]
     pub started: Option<bool>,
     /// Whether nothing at all may start it. A unit file of one's own in `/etc/systemd/system` cannot be masked.

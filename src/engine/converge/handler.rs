@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Event, Interrupt, Run, Stop, asking, step};
 use crate::kube::node::Ready;
+use crate::probe::Question;
 use crate::probe::sh::Probe;
-use crate::probe::{Answers, Question};
 use crate::role::{Handler, RolePlan};
 use crate::transport::{self, Script, Transport};
 
@@ -59,9 +59,7 @@ impl Run<'_> {
             self.bring_back(role, handler, node, cluster, &ready).await?;
         }
         drop(turn);
-        let facts = std::mem::take(&mut self.seen.facts);
-        self.seen = Answers::new(facts);
-        self.dirty = true;
+        self.forget_seen();
         self.ask(&[Question::PendingHandlers]).await?;
         self.changed.push(format!("handler {}", handler.name));
         self.emit(Event::HandlerRun {
